@@ -1,0 +1,43 @@
+"""The contract every policy keeps: look at an observation, say how much the teacher is worth. It never decides alone;
+pacing shifts the score and the ledger has the last word."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from policies.action import Step
+from policies.observation import Observation
+
+Signals = Literal["prompt", "draft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """`score` is log pi(teacher) - log pi(student) at the observation's budget share: above 0 speaks for the teacher.
+
+    `details` are named numbers worth showing to a person (expected gain, expected cost); they decide nothing.
+    """
+
+    score: float
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """See `policies.conformance.check_policy` for the kit that every implementation passes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        """A hash of weights and manifest, written into every decision record."""
+        ...
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps at which this policy wants to be asked, in order. With DEFER among them, drafts are held back."""
+        ...
+
+    def score(self, observation: Observation) -> Scores:
+        """Pure and quick (well under a millisecond); raises nothing for any text; never NaN."""
+        ...

@@ -1,0 +1,78 @@
+"""What a budget has spent, as pure arithmetic: admit, settle, release. Stores live in `server.ledgers`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from router.budget import Budget, Limit
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose request it is: the value of each scope."""
+
+    key: str = ""
+    user: str = ""
+    tenant: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One step of admission: count the request, or reserve a teacher call, or both in one.
+
+    `tokens` and `usd` are upper estimates of what the teacher call will be billed. `lease_s` bounds how long a
+    reservation occupies a place under a `concurrent` limit; what it has charged elsewhere stays charged.
+    """
+
+    id: str
+    """Unique to this reservation: settling or asking twice with the same id changes nothing."""
+    subject: Subject
+    counts_request: bool
+    wants_teacher: bool
+    tokens: int = 0
+    usd: float = 0.0
+    lease_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Where one limit stands for one subject at one moment, in the limit's own measure."""
+
+    limit: Limit
+    spent: float
+    """Settled and reserved together."""
+    allowed: float
+    """What may be spent now: `at_most`, or `at_most` x requests so far for a share or a per-request limit."""
+    requests: int
+    """Requests counted in the limit's window."""
+    calls: int
+    """Teacher calls counted in the limit's window."""
+    resets_in_s: float | None = None
+    """Seconds until the calendar window ends; None for rolling and whole-life limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The ledger's answer to one Ask."""
+
+    granted: bool
+    """True also for an Ask that wanted no teacher call."""
+    refused_by: Limit | None
+    retry_after_s: float | None
+    """When the refusing limit may have room again, where that can be known."""
+    balances: tuple[Balance, ...]
+    """All limits in force for this subject after this step."""
+    budget: Budget
+    """The budget that was in force in this very step."""
+    budget_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a teacher call, once reserved, has really cost. `outcome` `released`: it billed nothing and counts nothing."""
+
+    id: str
+    outcome: Literal["settled", "released"]
+    tokens: int = 0
+    usd: float = 0.0
+    latency_s: float | None = None

@@ -1,0 +1,112 @@
+"""DecisionRecord: what the gateway writes down about every request, and all that training reads of it (contract 1).
+
+Version history: 1, the first.
+"""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+RECORD_VERSION = 1
+
+
+class Reason(StrEnum):
+    """Why a request went where it went: the closed set behind `x-tw-reason`."""
+
+    POLICY_STUDENT = "policy_student"  # the policy kept it at the route step
+    POLICY_TEACHER = "policy_teacher"  # the policy sent it at the route step
+    POLICY_KEEP = "policy_keep"  # the policy saw the draft and kept it
+    POLICY_ESCALATE = "policy_escalate"  # the policy saw the draft and asked the teacher
+    EXPLORED = "explored"  # a coin decided, so that later estimates stay honest
+    FORCED_STUDENT = "forced_student"  # the client asked for the student by name
+    FORCED_TEACHER = "forced_teacher"  # the client asked for the teacher by name
+    RULE_STUDENT = "rule_student"  # a rule of the budget said so
+    RULE_TEACHER = "rule_teacher"
+    BUDGET_EXHAUSTED = "budget_exhausted"  # the teacher was wanted and no limit had room
+    TEACHER_FAILED = "teacher_failed"  # the teacher was asked and failed; the student answered
+    STUDENT_FAILED = "student_failed"  # the student failed; the teacher answered, inside the budget
+    LEDGER_UNAVAILABLE = "ledger_unavailable"  # the ledger did not answer in time; the student answered
+    POLICY_FAILED = "policy_failed"  # the policy raised or returned no number; the student answered
+    NO_TEACHER = "no_teacher"  # none is configured
+    PASSED_THROUGH = "passed_through"  # an endpoint that is not routed
+
+
+SENTENCES: dict[Reason, str] = {
+    Reason.POLICY_STUDENT: "The policy expected the student to do well enough and did not ask the teacher.",
+    Reason.POLICY_TEACHER: "The policy expected the teacher to be worth its cost and asked it at once.",
+    Reason.POLICY_KEEP: "The policy read the student's draft and kept it.",
+    Reason.POLICY_ESCALATE: "The policy read the student's draft, doubted it, and asked the teacher.",
+    Reason.EXPLORED: "A coin decided this one, so that what-if estimates stay honest.",
+    Reason.FORCED_STUDENT: "The client asked for the student by name.",
+    Reason.FORCED_TEACHER: "The client asked for the teacher by name, and the budget had room.",
+    Reason.RULE_STUDENT: "A rule of the budget sends such requests to the student.",
+    Reason.RULE_TEACHER: "A rule of the budget sends such requests to the teacher, and the budget had room.",
+    Reason.BUDGET_EXHAUSTED: "The teacher was wanted, but a limit of the budget had no room left.",
+    Reason.TEACHER_FAILED: "The teacher was asked and failed, so the student answered.",
+    Reason.STUDENT_FAILED: "The student failed, so the teacher answered inside the budget.",
+    Reason.LEDGER_UNAVAILABLE: "The ledger did not answer in time, so the student answered.",
+    Reason.POLICY_FAILED: "The policy failed, so the student answered.",
+    Reason.NO_TEACHER: "No teacher is configured.",
+    Reason.PASSED_THROUGH: "This endpoint is not routed; the request was passed on.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One decision inside a request."""
+
+    step: str
+    action: str
+    score: float | None
+    """log pi(teacher) - log pi(student), before pacing."""
+    shift: float
+    """What pacing added to the score."""
+    propensity: float
+    """Probability, given the observation, with which the action taken was taken; exploration included."""
+    admitted: bool | None = None
+    """The ledger's answer where the action asked for the teacher."""
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    id: str
+    at: float
+    """Seconds since the epoch when the request came."""
+    endpoint: str
+    model: str
+    """As the client asked for it."""
+    route: str
+    """student, teacher or mixed"""
+    reason: Reason
+    steps: tuple[StepRecord, ...]
+    policy: str
+    policy_version: str
+    budget_version: int
+    budget_share: float
+    """The share pacing aimed at."""
+    refused_by: str | None
+    """Canonical words of the limit that refused."""
+    status: int
+    error: str | None
+    key_id: str
+    user: str
+    tenant: str
+    conversation: str
+    tags: tuple[str, ...]
+    latency_ms: float
+    first_byte_ms: float | None
+    student_tokens: int
+    teacher_tokens: int
+    teacher_usd: float
+    teacher_calls: int
+    disconnected: bool = False
+    prompt: str | None = None
+    """Only where the operator switched `log_text` on."""
+    student_response: str | None = None
+    teacher_response: str | None = None
+    student_logprobs: tuple[float, ...] | None = None
+    version: int = RECORD_VERSION
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,35 @@
+"""Where the ledger lives. Every store keeps the same contract; `tests/server/ledgers/conformance.py` holds them to it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from router.budget import Budget
+from router.ledger import Admission, Ask, Balance, Settlement, Subject
+
+
+class LedgerUnavailable(Exception):
+    """The store could not be reached, or did not answer within its deadline."""
+
+
+class Ledger(Protocol):
+    """All steps are atomic over all limits, across every process that shares the store."""
+
+    async def admit(self, ask: Ask, now: float) -> Admission:
+        """Counts and reserves in one step. Concurrent calls may be committed as one group. Raises LedgerUnavailable."""
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement], now: float) -> None:
+        """Idempotent by reservation id; unknown ids are ignored."""
+        ...
+
+    async def balances(self, subject: Subject, now: float) -> tuple[Balance, ...]: ...
+
+    async def budget(self) -> tuple[Budget, str, int]:
+        """The running budget, the text it was written in, and its version."""
+        ...
+
+    async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:
+        """Atomic; returns the new version. What was spent in windows that go on stays spent. Logged with who and when."""
+        ...
+
+    async def close(self) -> None: ...
