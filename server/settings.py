@@ -1,0 +1,162 @@
+"""Settings: one frozen value, read from flags, `TW_…` environment variables and a TOML file, in that order of strength.
+
+No secret is ever a setting: keys of upstreams are named by the environment variable that holds them, and the gateway's
+own keys are kept hashed in the state directory. So settings can be printed, and handed to worker processes, as they are.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from platformdirs import user_state_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the message names the setting and what to do."""
+
+
+class Upstream(BaseModel):
+    """One of the two models: either started here (`model`) or attached to (`url`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = Field(None, description="A directory or hub name to serve with a managed engine.")
+    engine: Literal["auto", "vllm", "embedded"] = Field("auto", description="What serves `model`.")
+    engine_args: tuple[str, ...] = Field((), description="Extra arguments for the managed engine.")
+    python: str | None = Field(None, description="Interpreter that has vLLM, where it lives in its own environment.")
+    url: str | None = Field(None, description="Base URL of a running OpenAI-compatible server, ending in /v1.")
+    name: str | None = Field(None, description="The model name the upstream knows; asked from it where absent.")
+    api_key_env: str | None = Field(None, description="Name of the environment variable that holds the upstream's key.")
+    usd_per_million_prompt_tokens: Annotated[float, Field(ge=0)] = 0.0
+    usd_per_million_completion_tokens: Annotated[float, Field(ge=0)] = 0.0
+    max_tokens: Annotated[int, Field(gt=0)] = Field(
+        2048, description="Completion limit set on calls without one while tokens or USD are capped."
+    )
+    logprobs: bool = Field(True, description="Ask this upstream for log-probabilities when the policy reads drafts.")
+    usage_in_every_chunk: bool = Field(
+        False, description="The upstream knows vLLM's continuous_usage_stats (set by itself for managed engines)."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is not an http(s) URL; write it like http://127.0.0.1:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError("the URL holds a user name or password; put the key into an environment variable instead")
+        return value.rstrip("/")
+
+
+class Timeouts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    connect_s: Annotated[float, Field(gt=0)] = 2.0
+    first_byte_s: Annotated[float, Field(gt=0)] = 120.0
+    between_bytes_s: Annotated[float, Field(gt=0)] = 60.0
+    upload_s: Annotated[float, Field(gt=0)] = Field(30.0, description="How long a client may take to send its body.")
+    ledger_s: Annotated[float, Field(gt=0)] = 0.05
+    shutdown_s: Annotated[float, Field(gt=0)] = 30.0
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set; `docs/operators.md` lists each."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="TW_", env_nested_delimiter="__")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    state_dir: Path = Field(default_factory=lambda: user_state_path("training-wheels"))
+    student: Upstream = Field(default_factory=lambda: Upstream(model=str(SHIPPED / "student")))
+    teacher: Upstream | None = Field(default_factory=lambda: Upstream(model=str(SHIPPED / "teacher")))
+    budget: str = Field("At most 20% of requests.", description="The budget, in plain words.")
+    policy: Path | None = Field(None, description="A policy artifact; the shipped one where absent.")
+    timezone: str = Field("UTC", description="IANA zone of calendar windows whose sentence names none.")
+    rates: Mapping[str, float] = Field(default_factory=dict, description="USD per unit of other currencies, by code.")
+    aliases: tuple[str, ...] = Field((), description="More model names that mean `auto`.")
+    explore: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Share of requests decided by a coin, unless the budget says one."
+    )
+    held_tokens: Annotated[int, Field(ge=1)] = Field(
+        64, description="How many tokens of a streamed draft are held back before the policy must decide."
+    )
+    log_text: bool = Field(False, description="Write prompts and answers into the decision log.")
+    log_segment_mb: Annotated[int, Field(ge=1)] = 64
+    log_segments: Annotated[int, Field(ge=2)] = Field(16, description="Segments kept per worker before the oldest goes.")
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    max_queue: Annotated[int, Field(ge=0)] = Field(64, description="Requests that may wait for budget at one time.")
+    trust_user_header: bool = Field(True, description="Count `x-tw-user` as the user in per-user limits.")
+    timeouts: Timeouts = Timeouts()
+
+    @field_validator("state_dir", "policy")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("student", "teacher")
+    @classmethod
+    def _shipped_unless_named(cls, value: Upstream | None, info: ValidationInfo) -> Upstream | None:
+        if value is None or value.model is not None or value.url is not None:
+            return value
+        return value.model_copy(update={"model": str(SHIPPED / str(info.field_name))})
+
+    @model_validator(mode="after")
+    def _one_place_per_model_models(self) -> "Settings":
+        for role, upstream in (("student", self.student), ("teacher", self.teacher)):
+            if upstream is None:
+                continue
+            if upstream.model is not None and upstream.url is not None:
+                raise ValueError(f"{role}: give either a model to start or a url to attach to, not both")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings
+        toml = TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, toml
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "::1", "localhost") or self.host.startswith("127.")
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Reads the settings; flags that are None count as not given. Raises SettingsError with one line per fault."""
+    import tomllib
+
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError as SourceError
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    if config is not None and not config.is_file():
+        raise SettingsError(f"--config {config}: no such file")
+
+    class WithFile(Settings):
+        model_config = SettingsConfigDict(**{**Settings.model_config, "toml_file": config})
+
+    try:
+        # Validate anew as plain Settings so that equality and pickling do not meet the local class.
+        return Settings.model_validate(WithFile(**given).model_dump())
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"--config {config}: not TOML: {error}") from None
+    except SourceError as error:
+        raise SettingsError(str(error)) from None
+    except ValidationError as error:
+        where = f" in {config}" if config else ""
+        lines = [f"setting {'.'.join(map(str, e['loc'])) or 'settings'}{where}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
