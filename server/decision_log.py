@@ -32,37 +32,43 @@ class DecisionLog:
         self._stem = f"decisions-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{self.worker}"
         self._number = 0
         self._size = 0
-        self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
+        self._feedback: dict[str, list[dict[str, Any]]] = {}
         self._sequence = 0
         self.lost = 0
         """Lines that could not be written (disk full, say)."""
         self._file = self._open()
+        self._prune()
 
     def new_id(self) -> str:
         self._sequence += 1
         return f"dec_{self.worker}_{self._sequence}_{secrets.token_hex(4)}"
 
     def append(self, record: DecisionRecord) -> None:
-        row = record.as_dict()
-        self._recent[record.id] = row
+        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        self._recent[record.id] = line
         if len(self._recent) > _REMEMBERED:
-            self._recent.popitem(last=False)
-        self._write(row)
+            forgotten, _ = self._recent.popitem(last=False)
+            self._feedback.pop(forgotten, None)
+        self._write(line)
 
     def append_feedback(self, decision_id: str, quality: float, at: float, key_id: str) -> None:
         feedback = {"feedback_on": decision_id, "quality": quality, "at": at, "key_id": key_id}
-        row = self._recent.get(decision_id)
-        if row is not None:
-            row.setdefault("feedback", []).append(feedback)
-        self._write(feedback)
+        if decision_id in self._recent:
+            self._feedback.setdefault(decision_id, []).append(feedback)
+        self._write(orjson.dumps(feedback, option=orjson.OPT_APPEND_NEWLINE))
 
     def recent(self, limit: int) -> list[dict[str, Any]]:
-        return list(self._recent.values())[-limit:]
+        """The newest records of this worker, oldest first."""
+        return [orjson.loads(line) for line in list(self._recent.values())[-limit:]]
 
     def find(self, decision_id: str) -> dict[str, Any] | None:
         """The record with its feedback, from memory or else from the segments of the worker that wrote it."""
-        row = self._recent.get(decision_id)
-        if row is not None:
+        line = self._recent.get(decision_id)
+        if line is not None:
+            row: dict[str, Any] = orjson.loads(line)
+            if decision_id in self._feedback:
+                row["feedback"] = self._feedback[decision_id]
             return row
         parts = decision_id.split("_")
         if len(parts) != 4 or parts[0] != "dec" or not parts[1].isalnum():
@@ -88,8 +94,7 @@ class DecisionLog:
         path = self._directory / f"{self._stem}-{self._number:05d}.jsonl"
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def _write(self, row: dict[str, Any]) -> None:
-        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    def _write(self, line: bytes) -> None:
         if self._size + len(line) > self._segment_bytes and self._size:
             self._rotate()
         try:
@@ -108,9 +113,16 @@ class DecisionLog:
         self._number += 1
         self._size = 0
         self._file = self._open()
-        oldest = self._number - self._segments
-        if oldest >= 0:
-            (self._directory / f"{self._stem}-{oldest:05d}.jsonl").unlink(missing_ok=True)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Keeps the newest segments of the directory, whichever worker wrote them: restarts leave segments behind too."""
+        try:
+            paths = sorted(self._directory.glob("decisions-*.jsonl"), key=lambda path: path.stat().st_mtime)
+            for path in paths[: -self._segments]:
+                path.unlink(missing_ok=True)
+        except OSError:  # another worker prunes at the same time; the next rotation tries again
+            return
 
 
 def read_rows(directory: Path) -> Iterator[dict[str, Any]]:

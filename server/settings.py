@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     )
     log_text: bool = Field(False, description="Write prompts and answers into the decision log.")
     log_segment_mb: Annotated[int, Field(ge=1)] = 64
-    log_segments: Annotated[int, Field(ge=2)] = Field(16, description="Segments kept per worker before the oldest goes.")
+    log_segments: Annotated[int, Field(ge=2)] = Field(64, description="Segments kept in all before the oldest goes.")
     max_body_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
     max_queue: Annotated[int, Field(ge=0)] = Field(64, description="Requests that may wait for budget at one time.")
     trust_user_header: bool = Field(True, description="Count `x-tw-user` as the user in per-user limits.")

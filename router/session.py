@@ -1,0 +1,208 @@
+"""The life of one request as a table: (phase, event) -> (next phase, command). It does nothing itself: `server.api` runs
+the commands and reports what happened as events.
+
+    BEGIN --Routed--> ADMITTING --Admitted--> TEACHER | STUDENT
+    DRAFTING --Drafted--> DEFERRING --Judged--> ADMITTING_ESCALATION --Admitted--> TEACHER | deliver the draft
+    a model that fails before its first byte reached the client hands over to the other one, inside the budget
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Literal, assert_never
+
+from router.budget import WhenExhausted
+from router.record import Reason
+
+Role = Literal["student", "teacher"]
+
+
+class Phase(Enum):
+    BEGIN = auto()
+    ADMITTING = auto()  # the teacher was wanted before anything was generated
+    STUDENT = auto()  # the student's answer goes out as it comes
+    DRAFTING = auto()  # the student's answer is held back
+    DEFERRING = auto()  # the policy reads the draft
+    ADMITTING_ESCALATION = auto()  # the teacher was wanted after the draft
+    TEACHER = auto()
+    ADMITTING_RESCUE = auto()  # the student failed and the teacher is asked for
+    DONE = auto()
+
+
+# Events: what happened.
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The first decision is made."""
+
+    to: Role
+    reason: Reason
+    hold_draft: bool = False
+    """The policy wants to see the draft."""
+    forced: bool = False
+    """By the client or by a rule: the student's failure is then not the teacher's business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    granted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerDown:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The policy has read the draft."""
+
+    escalate: bool
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The model in charge has begun to answer (its first byte is there, and good)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The model in charge failed before its first good byte."""
+
+    clients_fault: bool = False
+    """The upstream blames the request itself."""
+
+
+Event = Routed | Admitted | LedgerDown | Drafted | Judged | Answered | Failed
+
+# Commands: what to do next.
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    wants_teacher: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    role: Role
+    hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Let the policy read the draft."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send what the role has, or goes on to say, to the client."""
+
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Tell the client that the budget is out (`exhausted`), or pass on the failure of the model in charge."""
+
+    exhausted: bool
+
+
+Command = Admit | Call | Judge | Deliver | Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`reason` is what the client and the record will be told."""
+
+    phase: Phase = Phase.BEGIN
+    reason: Reason = Reason.POLICY_STUDENT
+    wish: Reason = Reason.POLICY_TEACHER
+    """The reason that holds if the ledger grants what is being asked."""
+    when_exhausted: WhenExhausted = "student"
+    has_teacher: bool = True
+    forced: bool = False
+    has_draft: bool = False
+
+
+def advance(session: Session, event: Event) -> tuple[Session, Command]:
+    """The table. An event that cannot come in a phase is a fault of the caller (AssertionError)."""
+    phase = session.phase
+    match event:
+        case Routed():
+            assert phase is Phase.BEGIN
+            return _routed(session, event)
+        case Admitted():
+            return _admitted(session, event)
+        case LedgerDown():
+            return _stay(replace(session, reason=Reason.LEDGER_UNAVAILABLE))
+        case Drafted():
+            assert phase is Phase.DRAFTING
+            return replace(session, phase=Phase.DEFERRING, has_draft=True), Judge()
+        case Judged():
+            assert phase is Phase.DEFERRING
+            if not event.escalate:
+                return replace(session, phase=Phase.DONE, reason=event.reason), Deliver("student")
+            return replace(session, phase=Phase.ADMITTING_ESCALATION, wish=event.reason), Admit(wants_teacher=True)
+        case Answered():
+            assert phase in (Phase.STUDENT, Phase.TEACHER)
+            role: Role = "teacher" if phase is Phase.TEACHER else "student"
+            return replace(session, phase=Phase.DONE), Deliver(role)
+        case Failed():
+            return _failed(session, event)
+        case _:
+            assert_never(event)
+
+
+def _routed(session: Session, event: Routed) -> tuple[Session, Command]:
+    session = replace(session, forced=event.forced)
+    if event.to == "teacher":
+        if not session.has_teacher:
+            return replace(session, phase=Phase.STUDENT, reason=Reason.NO_TEACHER), Call("student")
+        return replace(session, phase=Phase.ADMITTING, wish=event.reason), Admit(wants_teacher=True)
+    session = replace(session, reason=event.reason)
+    if event.hold_draft and session.has_teacher:
+        return replace(session, phase=Phase.DRAFTING), Call("student", hold=True)
+    return replace(session, phase=Phase.STUDENT), Call("student")
+
+
+def _admitted(session: Session, event: Admitted) -> tuple[Session, Command]:
+    assert session.phase in (Phase.ADMITTING, Phase.ADMITTING_ESCALATION, Phase.ADMITTING_RESCUE)
+    if event.granted:
+        return replace(session, phase=Phase.TEACHER, reason=session.wish), Call("teacher")
+    if session.phase is Phase.ADMITTING_RESCUE:
+        # The client hears of the student's failure; that the budget could not save it is in the record.
+        return replace(session, phase=Phase.DONE, reason=Reason.BUDGET_EXHAUSTED), Reject(exhausted=False)
+    refused = replace(session, reason=Reason.BUDGET_EXHAUSTED)
+    if session.when_exhausted == "reject":
+        return replace(refused, phase=Phase.DONE), Reject(exhausted=True)
+    return _stay(refused)
+
+
+def _failed(session: Session, event: Failed) -> tuple[Session, Command]:
+    if session.phase is Phase.TEACHER:
+        if session.reason is Reason.STUDENT_FAILED:  # both have failed now
+            return replace(session, phase=Phase.DONE), Reject(exhausted=False)
+        if session.forced and event.clients_fault:
+            return replace(session, phase=Phase.DONE), Reject(exhausted=False)
+        return _stay(replace(session, reason=Reason.TEACHER_FAILED))
+    assert session.phase in (Phase.STUDENT, Phase.DRAFTING)
+    tried_teacher = session.reason in (Reason.TEACHER_FAILED, Reason.LEDGER_UNAVAILABLE, Reason.BUDGET_EXHAUSTED)
+    if event.clients_fault or session.forced or tried_teacher or not session.has_teacher:
+        return replace(session, phase=Phase.DONE), Reject(exhausted=False)
+    return replace(session, phase=Phase.ADMITTING_RESCUE, wish=Reason.STUDENT_FAILED), Admit(wants_teacher=True)
+
+
+def _stay(session: Session) -> tuple[Session, Command]:
+    """The teacher is out of reach: the student's draft if there is one, else the student."""
+    if session.phase is Phase.ADMITTING_RESCUE:
+        return replace(session, phase=Phase.DONE), Reject(exhausted=False)
+    if session.has_draft:
+        return replace(session, phase=Phase.DONE), Deliver("student")
+    return replace(session, phase=Phase.STUDENT), Call("student")
