@@ -67,6 +67,7 @@ check: $(VENV)/.with-test ## lint, formatting, types, import direction
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy -p benchmarks
 	$(BIN)/lint-imports
 
 format: $(VENV)/.with-test ## put the code in order

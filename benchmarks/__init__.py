@@ -1,1 +1,1 @@
-"""What proves the numbers in README and docs. Each program is `python -m benchmarks.NAME` and has a `make bench-NAME`."""
+"""What proves the numbers in README and docs: each program is `python -m benchmarks.NAME` and a `make` target."""

@@ -83,9 +83,8 @@ def run_rounds(plan: Plan, urls: dict[str, str], console: Console) -> dict[str, 
             busy = wrk(urls[name], connections=16, seconds=plan.busy_s)
             lone = wrk(urls[name], connections=1, seconds=plan.lone_s)
             seen[name].append(Seen(busy, lone))
-            console.print(
-                f"round {number + 1}/{plan.rounds} {name:8} {busy.per_second:8.0f}/s at 16, p50 {lone.p50_ms:.2f} ms alone"
-            )
+            speeds = f"{busy.per_second:8.0f}/s at 16, p50 {lone.p50_ms:.2f} ms alone"
+            console.print(f"round {number + 1}/{plan.rounds} {name:8} {speeds}")
     return seen
 
 
