@@ -1,0 +1,78 @@
+"""What the recipe is made of: sizes, steps, seeds. Frozen, printed at the start, saved beside the checkpoints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from training.pair.questions import ASKED
+
+Role = Literal["student", "teacher"]
+ROLES: Final[tuple[Role, ...]] = ("student", "teacher")
+
+# The teacher sees the groups with several steps more often than they are asked, because their steps hold all it
+# needs for the easy ones as well.
+TAUGHT: Final[Mapping[str, float]] = {
+    "sum": 0.10, "difference": 0.10, "product": 0.05, "quotient": 0.06,
+    "gain": 0.06, "loss": 0.07, "groups": 0.04, "share": 0.05,
+    "large product": 0.09, "bags": 0.05, "in and out": 0.06, "compare": 0.04, "times as many": 0.04,
+    "shopping": 0.04, "change": 0.05, "seats": 0.04, "chain": 0.06,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A Llama: `heads` of `hidden / heads` dimensions, tied embeddings."""
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How one model is trained. A step is `rows` rows of `row_tokens` tokens; the learning rate rises over `warmup`
+    steps, stays, and falls to zero over the last `decay` share of the steps."""
+
+    shape: Shape
+    shares: Mapping[str, float]
+    steps: int
+    rows: int
+    learning_rate: float
+    worked: bool
+    row_tokens: int = 128
+    warmup: int = 100
+    decay: float = 0.3
+    weight_decay: float = 0.05
+    checkpoint_every: int = 100
+    seed: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Both courses, what the tokenizer reads, and how many held-out questions grade the pair."""
+
+    student: Course
+    teacher: Course
+    vocabulary: int = 1024
+    tokenizer_questions: int = 20_000
+    graded: int = 2_000
+    seed: int = 20
+
+    def course(self, role: Role) -> Course:
+        return self.student if role == "student" else self.teacher
+
+
+FULL: Final = Recipe(
+    student=Course(Shape(128, 384, 4, 4), ASKED, steps=9_000, rows=12, learning_rate=2e-3, worked=False),
+    teacher=Course(Shape(384, 1152, 5, 6), TAUGHT, steps=3_000, rows=20, learning_rate=1.2e-3, worked=True),
+)
+
+# Everything in a minute, to see that it runs; what comes out cannot calculate.
+QUICK: Final = Recipe(
+    student=Course(Shape(32, 64, 2, 2), ASKED, steps=40, rows=4, learning_rate=3e-3, worked=False, warmup=5),
+    teacher=Course(Shape(64, 128, 2, 2), TAUGHT, steps=40, rows=4, learning_rate=3e-3, worked=True, warmup=5),
+    vocabulary=512,
+    tokenizer_questions=2_000,
+    graded=40,
+)
