@@ -148,7 +148,7 @@ class ManagedEngine:
             return f"{error.strerror or error}"
         finally:
             # Also after a death of its own: the warden may still be busy with what the engine left behind.
-            if not self._stopping.is_set():  # stop() does it then; a second SIGTERM would cut its grace short
+            if not self._stopping.is_set():  # stop() does it then, with a grace of its own
                 self._end_process(warden.GRACE_S)
         return diagnose(self._log.last_lines, self._process.returncode if self._process else None)
 
@@ -247,11 +247,11 @@ class ManagedEngine:
             connection.close()
 
     def _end_process(self, grace_s: float) -> None:
-        """The warden ends the tree at the first SIGTERM politely, at the second by force."""
+        """The warden ends the tree politely on SIGTERM, by force on SIGUSR1."""
         process = self._process
         if process is None:
             return
-        for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGUSR1, 5.0), (signal.SIGKILL, 5.0)):
             if process.poll() is not None:
                 break
             with contextlib.suppress(ProcessLookupError):

@@ -7,7 +7,7 @@ killed, hang, or move to a session of its own. The warden is the tree's *subreap
 becomes the warden's child, so the whole tree can always be found. Elsewhere the engine's process group has to do.
 It ends the tree
 
-- on SIGTERM: politely, and by force after a grace or at the second SIGTERM;
+- on SIGTERM: politely, and by force after a grace or on SIGUSR1 (a second SIGTERM might melt into the first);
 - when the gateway is gone, by whatever cause, SIGKILL included: it watches its parent's pid;
 - when the engine's first process is gone: what it left behind would hold the port or the GPU's memory.
 
@@ -25,12 +25,13 @@ import sys
 import time
 from pathlib import Path
 
-# Somebody who asks may force with a second SIGTERM, so the grace is long. A gateway that died may be started again at
+# Somebody who asks may also force, so the grace is long. A gateway that died may be started again at
 # once and want the port. And an engine whose first process is gone has nothing left to finish.
 GRACE_S = 10.0
 GRACE_WITHOUT_GATEWAY_S = 5.0
 GRACE_WITHOUT_ENGINE_S = 0.5
 _POLL_S = 0.1
+_HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _HAS_PROC = Path("/proc/self/stat").exists()
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -42,9 +43,9 @@ def main(arguments: list[str]) -> int:
         raise SystemExit("usage: warden.py GATEWAY_PID PID_FD -- COMMAND...")
     gateway, pid_fd, command = int(arguments[0]), int(arguments[1]), arguments[3:]
     os.set_inheritable(pid_fd, False)
-    terms: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda signum, _: terms.append(signum))
+    heard: list[int] = []
+    for number in _HEEDED:
+        signal.signal(number, lambda signum, _: heard.append(signum))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     engine = _spawn(command)
     with contextlib.suppress(OSError):  # the gateway may be gone already; the loop below sees to that
@@ -52,11 +53,11 @@ def main(arguments: list[str]) -> int:
     os.close(pid_fd)
 
     status: int | None = None
-    while status is None and not terms and os.getppid() == gateway:
+    while status is None and not heard and os.getppid() == gateway:
         time.sleep(_POLL_S)
         status = _reap(engine)
-    grace_s = GRACE_S if terms else GRACE_WITHOUT_GATEWAY_S if status is None else GRACE_WITHOUT_ENGINE_S
-    status = _end_tree(engine, status, terms, grace_s)
+    grace_s = GRACE_S if heard else GRACE_WITHOUT_GATEWAY_S if status is None else GRACE_WITHOUT_ENGINE_S
+    status = _end_tree(engine, status, heard, grace_s)
     return 128 + signal.SIGKILL if status is None else status
 
 
@@ -65,7 +66,7 @@ def _spawn(command: list[str]) -> int:
     pid = os.fork()
     if pid:
         return pid
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _HEEDED:
         signal.signal(number, signal.SIG_DFL)
     os.setpgid(0, 0)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -77,16 +78,15 @@ def _spawn(command: list[str]) -> int:
     os._exit(127)
 
 
-def _end_tree(engine: int, status: int | None, terms: list[int], grace_s: float) -> int | None:
+def _end_tree(engine: int, status: int | None, heard: list[int], grace_s: float) -> int | None:
     """SIGTERM to the whole tree, SIGKILL to what is still there after the grace; returns the engine's status."""
-    heard = len(terms)
     deadline = time.monotonic() + grace_s
     _signal_tree(engine, signal.SIGTERM)
     while _tree_lives(engine):
         time.sleep(_POLL_S / 2)
         found = _reap(engine)
         status = found if status is None else status
-        if len(terms) > heard or time.monotonic() > deadline:
+        if signal.SIGUSR1 in heard or time.monotonic() > deadline:
             _signal_tree(engine, signal.SIGKILL)
     return status
 

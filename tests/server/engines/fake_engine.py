@@ -12,6 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+"""
+
 
 def main() -> None:
     told = json.loads(os.environ.get("FAKE_ENGINE", "{}"))
@@ -27,8 +34,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for _ in range(told.get("children", 0)):
         # A grandchild in a session of its own that ignores SIGTERM: the worst a tree can hold.
-        code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
-        child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+        child = subprocess.Popen([sys.executable, "-c", STUBBORN], start_new_session=True, stdout=subprocess.PIPE)
         child.stdout.readline()
         with Path(told["pids"]).open("a") as file:
             file.write(f"{child.pid}\n")

@@ -163,7 +163,7 @@ def test_a_taken_port_is_named(make):
 def test_an_interpreter_that_is_not_there(tmp_path):
     engine = ManagedEngine(EngineSpec("student", "vllm", "some/model", python=str(tmp_path / "nowhere")))
     engine.start()
-    with pytest.raises(EngineFailed, match="cannot run .*nowhere: No such file"):
+    with pytest.raises(EngineFailed, match=r"cannot run .*nowhere: No such file"):
         engine.wait_ready(20)
     engine.stop()
 
