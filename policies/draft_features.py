@@ -1,0 +1,246 @@
+"""What a draft shows: how sure its tokens were, whether it came to an end, whether its own sums hold.
+
+Where the upstream gives no log-probabilities the fields of that kind are zero and `has_logprobs` says so.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from policies.arithmetic import read_equations
+from policies.observation import Draft
+from policies.prompt_features import Floats, Ints, PromptView, encode, hash_tokens, shorten, to_number, tokenise
+
+DRAFT_FEATURES: tuple[str, ...] = (
+    "draft_here",
+    "has_logprobs",
+    "logprob_mean",
+    "logprob_min",
+    "logprob_first",
+    "logprob_last",
+    "logprob_sum",
+    "logprob_q10",
+    "logprob_q25",
+    "logprob_q50",
+    "logprob_std",
+    "logprob_below_half",
+    "logprob_below_tenth",
+    "logprob_tail_min",
+    "has_entropies",
+    "entropy_mean",
+    "entropy_max",
+    "entropy_last",
+    "finish_length",
+    "finish_stop",
+    "incomplete",
+    "log_draft_bytes",
+    "log_draft_words",
+    "log_draft_lines",
+    "draft_to_prompt",
+    "empty",
+    "says_answer",
+    "says_final_mark",
+    "boxed",
+    "answer_marks",
+    "number_at_end",
+    "closed",
+    "final_number",
+    "final_log_size",
+    "final_integer",
+    "final_negative",
+    "final_in_question",
+    "final_in_results",
+    "final_seen_before",
+    "final_round",
+    "log_equations",
+    "false_equations",
+    "false_share",
+    "last_equation_false",
+    "log_draft_numbers",
+    "numbers_unused",
+    "numbers_new",
+    "numbers_used_share",
+    "distinct_words_share",
+    "repeated_pairs",
+    "repeated_line",
+    "hedges",
+    "refusals",
+    "connectives",
+    "letter",
+    "letter_in_options",
+    "letter_place",
+    "letters_differ",
+    "option_number_agrees",
+    "option_number_elsewhere",
+    "option_words_in_draft",
+    "option_words_margin",
+    "option_text_in_draft",
+    "options_named",
+    "question_marks",
+    "latex",
+)
+
+_ANSWER_IS = re.compile(r"answer\s+is|answer:|####|final answer", re.IGNORECASE)
+_LETTER = re.compile(r"answer(?:\s+is)?:?\s*\**\(?([A-P])\b(?![a-z'])|^\s*\(?([A-P])[).:]?\s*$", re.MULTILINE)
+_NUMBER = re.compile(r"(?<![\w.])-?[$£€]?[0-9][0-9,]*(?:\.[0-9]+)?")
+_HEDGE = re.compile(
+    r"\b(?:maybe|perhaps|probably|not sure|unsure|i think|might|possibly|approximately|about|assum\w+|unclear"
+    r"|cannot be determined|not enough|impossible|seems?|likely|guess)\b",
+    re.IGNORECASE,
+)
+_REFUSAL = re.compile(r"\b(?:sorry|i can(?:no|')t|as an ai|unable to|i do not know|i don't know)\b", re.IGNORECASE)
+_CONNECTIVE = re.compile(r"\b(?:so|therefore|thus|hence|then|because|since|but|however)\b", re.IGNORECASE)
+
+
+def _logprob_features(logprobs: Sequence[float], entropies: Sequence[float]) -> list[float]:
+    if logprobs:
+        # Upstreams write -inf or -9999 for what they would not compute.
+        values = np.nan_to_num(np.clip(np.asarray(logprobs, dtype=np.float64), -30.0, 0.0), nan=-30.0)
+        ordered = np.sort(values)
+        last = len(ordered) - 1
+        mean = float(values.mean())
+        features = [
+            1.0,
+            mean,
+            float(ordered[0]),
+            float(values[0]),
+            float(values[-1]),
+            max(float(values.sum()), -300.0),
+            float(ordered[int(0.10 * last)]),
+            float(ordered[int(0.25 * last)]),
+            float(ordered[int(0.50 * last)]),
+            math.sqrt(max(float(values @ values) / len(values) - mean * mean, 0.0)),
+            float(np.count_nonzero(values < -0.693)) / len(values),
+            float(np.count_nonzero(values < -2.303)) / len(values),
+            float(values[-6:].min()),
+        ]
+    else:
+        features = [0.0] * 13
+    if entropies:
+        spread = np.nan_to_num(np.clip(np.asarray(entropies, dtype=np.float64), 0.0, 30.0), nan=30.0)
+        return [*features, 1.0, float(spread.mean()), float(spread.max()), float(spread[-1])]
+    return [*features, 0.0, 0.0, 0.0, 0.0]
+
+
+def _content_words(text: str) -> set[str]:
+    return {word for word in re.findall(r"[a-z0-9.]+", text.lower()) if len(word) > 2 or word[0].isdigit()}
+
+
+def _option_features(text: str, view: PromptView) -> list[float]:
+    options = view.options
+    letters = [first or second for first, second in _LETTER.findall(text)]
+    if not options:
+        return [float(bool(letters)), *([0.0] * 9)]
+    letter = letters[-1] if letters else ""
+    chosen = options.get(letter)
+    # Whole letters only where they stand as a choice: "(C)" or "C." or "option C".
+    named = len({name for name in re.findall(r"\(([A-P])\)|option ([A-P])\b", text) for name in name if name})
+    if chosen is None:
+        return [float(bool(letters)), 0.0, -1.0, float(len(set(letters)) > 1), 0.0, 0.0, 0.0, 0.0, 0.0, float(named)]
+    cut = max(text.lower().rfind("answer"), 0)
+    reasoning = text[:cut] if cut > 20 else text
+    place = list(options).index(letter) / max(len(options) - 1, 1)
+    agrees = elsewhere = 0.0
+    wanted = [to_number(m.lstrip("-$£€")) for m in _NUMBER.findall(chosen)]
+    said = [to_number(m.lstrip("-$£€")) for m in _NUMBER.findall(reasoning)][-3:]
+    if wanted and said:
+        agrees = 1.0 if any(_close(a, b) for a in wanted for b in said) else -1.0
+        if agrees < 0:
+            others = (
+                to_number(m.lstrip("-$£€"))
+                for other, option in options.items()
+                if other != letter
+                for m in _NUMBER.findall(option)
+            )
+            elsewhere = float(any(_close(a, b) for a in others for b in said))
+    there = _content_words(reasoning)
+    overlap = {name: _overlap(_content_words(option), there) for name, option in options.items()}
+    rest = max((value for name, value in overlap.items() if name != letter), default=0.0)
+    return [
+        1.0,
+        1.0,
+        place,
+        float(len(set(letters)) > 1),
+        agrees,
+        elsewhere,
+        overlap[letter],
+        overlap[letter] - rest,
+        float(chosen.strip().lower()[:60] in reasoning.lower()),
+        float(named),
+    ]
+
+
+def _overlap(words: set[str], there: set[str]) -> float:
+    return len(words & there) / len(words) if words else 0.0
+
+
+def _close(a: float, b: float) -> bool:
+    return abs(a - b) <= 0.01 * max(abs(a), abs(b)) + 1e-9
+
+
+def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
+    """Features of the draft, (len(DRAFT_FEATURES),), and its hashed n-grams; raises nothing for any text."""
+    text = shorten(draft.text)
+    stripped = text.strip()
+    raw = encode(text)
+    tokens = tokenise(raw.lower())
+    words = max(len(tokens), 1)
+    lines = [line for line in text.split("\n") if line.strip()]
+    marks = list(_ANSWER_IS.finditer(text))
+    after = text[marks[-1].end() :] if marks else ""
+    all_numbers = [to_number(m.lstrip("-$£€")) for m in _NUMBER.findall(text)]
+    final_matches = _NUMBER.findall(after)[:1] or _NUMBER.findall(stripped[-200:])[-1:]
+    equations = read_equations(text)
+    final = to_number(final_matches[0].lstrip("-$£€")) if final_matches else 0.0
+    has_final = bool(final_matches)
+    asked = set(view.numbers)
+    said = set(all_numbers)
+    ngrams = hash_tokens(tokens)
+    pairs = ngrams[len(tokens) :]
+    distinct_pairs = len(np.unique(pairs)) if len(pairs) else 1
+    dense = [
+        1.0,
+        *_logprob_features(draft.logprobs, draft.entropies),
+        float(draft.finish_reason == "length"),
+        float(draft.finish_reason == "stop"),
+        float(not draft.complete),
+        math.log1p(len(raw)),
+        math.log1p(len(tokens)),
+        math.log1p(len(lines)),
+        math.log1p(len(raw)) - math.log1p(len(view.text)),
+        float(not stripped),
+        float("answer is" in text.lower()),
+        float("####" in text),
+        float("boxed" in text),
+        float(min(len(marks), 5)),
+        float(stripped[-1:].isdigit() or stripped[-2:-1].isdigit()),
+        float(stripped[-1:] in {".", ")", "!", "?", "}", "`", "。"}),
+        float(has_final),
+        math.log1p(final),
+        float(has_final and final == int(final)),
+        float(has_final and final_matches[0].startswith("-")),
+        float(has_final and final in asked),
+        float(has_final and final in equations.results),
+        float(all_numbers[:-1].count(final)) if has_final and len(all_numbers) < 200 else 0.0,
+        float(has_final and final % 10 == 0),
+        math.log1p(equations.seen),
+        math.log1p(equations.false),
+        equations.false / max(equations.seen, 1),
+        float(equations.last_false),
+        math.log1p(len(all_numbers)),
+        float(min(len(asked - said), 8)),
+        math.log1p(len(said - asked)),
+        len(asked & said) / max(len(asked), 1),
+        len(set(tokens)) / words,
+        1.0 - distinct_pairs / max(len(pairs), 1),
+        float(len(lines) - len(set(lines))) / max(len(lines), 1),
+        math.log1p(len(_HEDGE.findall(text))),
+        float(_REFUSAL.search(text) is not None),
+        math.log1p(len(_CONNECTIVE.findall(text))),
+        *_option_features(text, view),
+        math.log1p(text.count("?")),
+        math.log1p(text.count("\\")),
+    ]
+    return np.array(dense), ngrams

@@ -1,0 +1,235 @@
+"""The learned policy in service: numpy only, no state between calls.
+
+Idea: estimators (n-grams, boosted trees) turn text into expected qualities; one small network per step, trained with
+path consistency, turns those and the other features into two values, of staying with the student and of asking the
+teacher. The budget enters as its price: `score = (ask - stay - price(share)) / temperature`, which is
+log pi(teacher) - log pi(student). The price is a table over shares, monotone, found in training under the constraint.
+
+Values are in units of `scale` (the spread of the expected gain), so scores have a like spread on every table.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from policies.action import Step
+from policies.draft_features import DRAFT_FEATURES
+from policies.estimators import Arrays, Forest, NgramLinear
+from policies.features import read_draft, read_prompt
+from policies.observation import Draft, Observation
+from policies.policy import Scores
+from policies.prompt_features import PROMPT_FEATURES, Floats
+
+if TYPE_CHECKING:
+    from policies.artifact import Manifest
+
+ESTIMATES = {Step.ROUTE: 5, Step.DEFER: 10}
+"""How many estimates stand before the other features: n-grams (student, gain), trees (student, teacher, gain); twice
+at the defer step, from the prompt and from the draft."""
+CLIP = 5.0
+_NOTHING = Draft("", complete=False)
+
+
+def softplus(x: Floats) -> Floats:
+    return np.logaddexp(0.0, x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepNet:
+    """The network of one step; `values` reads it. F features, E of them estimates, H hidden, C hidden of the critic."""
+
+    mean: Floats
+    std: Floats
+    skip: Floats
+    """(E + 1, 2): estimates and a constant -> (quality of the student, gain)."""
+    w1: Floats
+    """(F + 2, H): standardised features, log share, price."""
+    b1: Floats
+    w2: Floats
+    """(H, 2) -> corrections of (stay, ask)."""
+    b2: Floats
+    cost_w1: Floats
+    cost_b1: Floats
+    cost_w2: Floats
+    """(C, 1) -> logit of the expected cost over the largest cost."""
+    cost_b2: Floats
+
+    def values(self, features: Floats, share: float, price: float) -> tuple[Floats, Floats, Floats, Floats]:
+        """(B, F) -> quality, gain, correction (B, 2), expected cost as a fraction of the largest."""
+        estimates = self.skip.shape[0] - 1
+        plain = features[:, :estimates] @ self.skip[:-1] + self.skip[-1]
+        x = np.empty((len(features), features.shape[1] + 2))
+        x[:, :-2] = np.clip((features - self.mean) / self.std, -CLIP, CLIP)
+        x[:, -2] = math.log(share)
+        x[:, -1] = price
+        correction = np.tanh(x @ self.w1 + self.b1) @ self.w2 + self.b2
+        cost = np.tanh(x @ self.cost_w1 + self.cost_b1) @ self.cost_w2 + self.cost_b2
+        return plain[:, 0], plain[:, 1], correction, 1.0 / (1.0 + np.exp(-np.clip(cost[:, 0], -30.0, 30.0)))
+
+    def arrays(self, prefix: str) -> Arrays:
+        return {f"{prefix}.{name}": getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, prefix: str) -> Self:
+        return cls(*(np.asarray(arrays[f"{prefix}.{name}"], dtype=np.float64) for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prices:
+    """The price of a teacher call at each share: interpolated over log share, falling, never negative."""
+
+    log_share: Floats
+    """(K,) rising."""
+    price: Floats
+    """(K,) in units of `scale`."""
+
+    @property
+    def least_share(self) -> float:
+        return math.exp(self.log_share[0])
+
+    def at(self, share: float) -> float:
+        return float(np.interp(math.log(share), self.log_share, self.price))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimators:
+    """From text to features of a step: the dense ones with the estimates before them."""
+
+    prompt_ngrams: NgramLinear
+    prompt_forest: Forest
+    draft_ngrams: NgramLinear | None = None
+    draft_forest: Forest | None = None
+
+    def features(self, observation: Observation) -> Floats:
+        """(5 + prompt features,) at the route step, (10 + prompt and draft features,) at the defer step."""
+        view = read_prompt(observation.prompt)
+        linear = self.prompt_ngrams(view.ngrams)
+        trees = self.prompt_forest(np.concatenate([view.dense, linear]))
+        if observation.step is Step.ROUTE:
+            return np.concatenate([linear, trees, view.dense])
+        assert self.draft_ngrams is not None
+        assert self.draft_forest is not None
+        dense, ngrams = read_draft(observation.draft or _NOTHING, view)
+        draft_linear = self.draft_ngrams(ngrams)
+        draft_trees = self.draft_forest(np.concatenate([view.dense, dense, linear, draft_linear]))
+        return np.concatenate([linear, trees, draft_linear, draft_trees, view.dense, dense])
+
+    def arrays(self) -> Arrays:
+        arrays = {**self.prompt_ngrams.arrays("prompt_ngrams"), **self.prompt_forest.arrays("prompt_forest")}
+        if self.draft_ngrams is not None and self.draft_forest is not None:
+            arrays |= {**self.draft_ngrams.arrays("draft_ngrams"), **self.draft_forest.arrays("draft_forest")}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        prompt = NgramLinear.from_arrays(arrays, "prompt_ngrams"), Forest.from_arrays(arrays, "prompt_forest")
+        if "draft_ngrams.idf" not in arrays:
+            return cls(*prompt)
+        return cls(*prompt, NgramLinear.from_arrays(arrays, "draft_ngrams"), Forest.from_arrays(arrays, "draft_forest"))
+
+
+def feature_names(step: Step) -> tuple[str, ...]:
+    """Names of what `Estimators.features` returns, in order."""
+    estimates = ("ngrams_student", "ngrams_gain", "trees_student", "trees_teacher", "trees_gain")
+    if step is Step.ROUTE:
+        return (*estimates, *PROMPT_FEATURES)
+    return (*estimates, *(f"draft_{name}" for name in estimates), *PROMPT_FEATURES, *DRAFT_FEATURES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WheelsPolicy:
+    """One policy for all budgets; see the module's idea. Implements `policies.policy.Policy`."""
+
+    name: str
+    version: str
+    steps: tuple[Step, ...]
+    estimators: Estimators
+    nets: dict[Step, StepNet]
+    prices: Prices
+    temperature: float
+    scale: float
+    draft_cost: float
+    """What a draft costs, in teacher calls."""
+
+    def score(self, observation: Observation) -> Scores:
+        """See `Policy.score`. A step that the policy was not trained for gets the score of one that it was."""
+        step = observation.step if observation.step in self.nets else self.steps[-1]
+        if step is not observation.step:
+            observation = Observation(step, observation.prompt, observation.draft, observation.budget)
+        features = self.estimators.features(observation)[None]
+        share = self._share(observation.budget.share)
+        quality, gain, correction, cost, scores = self._forward(step, features, share)
+        settled = step is self.steps[-1]
+        details = {
+            "expected_student_quality": _unit((quality[0] + (correction[0, 0] if settled else 0.0)) * self.scale),
+            "expected_gain": float((gain[0] + correction[0, 1]) * self.scale),
+            "expected_teacher_calls": float(cost[0]),
+            "price": self.prices.at(share) * self.scale,
+        }
+        return Scores(float(scores[0]), details)
+
+    def prepare(self, observations: Sequence[Observation]) -> Floats:
+        """(B, F): what `score_prepared` wants; all observations at one step."""
+        return np.stack([self.estimators.features(observation) for observation in observations])
+
+    def score_prepared(self, step: Step, features: Floats, share: float) -> Floats:
+        """(B,) scores at one budget share, the same as `score` gives one by one."""
+        return self._forward(step, features, self._share(share))[-1]
+
+    def _share(self, share: float) -> float:
+        # `not >=` catches NaN as well.
+        return self.prices.least_share if not share >= self.prices.least_share else min(share, 1.0)
+
+    def _forward(self, step: Step, features: Floats, share: float) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        price = self.prices.at(share)
+        quality, gain, correction, cost = self.nets[step].values(features, share, price)
+        ask = gain + correction[:, 1] - price
+        if step is self.steps[-1]:
+            advantage = ask
+        else:
+            # A draft may still come: staying is worth at least the choice made now, plus what the draft will tell.
+            later = self.temperature * softplus((gain - price) / self.temperature)
+            advantage = ask - later - correction[:, 0] + price * self.draft_cost
+        largest = 1.0 + (self.draft_cost if step is Step.ROUTE and len(self.steps) > 1 else 0.0)
+        return quality, gain, correction, cost * largest, advantage / self.temperature
+
+    def arrays(self) -> Arrays:
+        """What goes into the artifact."""
+        arrays = {
+            **self.estimators.arrays(),
+            "prices.log_share": self.prices.log_share,
+            "prices.price": self.prices.price,
+            "constants": np.array([self.temperature, self.scale, self.draft_cost]),
+        }
+        for step, net in self.nets.items():
+            arrays |= net.arrays(f"net.{step}")
+        return arrays
+
+    @classmethod
+    def from_artifact(cls, manifest: "Manifest", arrays: Arrays) -> Self:
+        steps = (Step.ROUTE,) if manifest.signals == "prompt" else (Step.ROUTE, Step.DEFER)
+        temperature, scale, draft_cost = np.asarray(arrays["constants"], dtype=np.float64).tolist()
+        nets = {step: StepNet.from_arrays(arrays, f"net.{step}") for step in steps}
+        for step, net in nets.items():
+            if len(net.mean) != len(feature_names(step)):
+                raise ValueError(f"{step}: {len(net.mean)} features, expected {len(feature_names(step))}")
+        return cls(
+            name=manifest.name,
+            version=manifest.version,
+            steps=steps,
+            estimators=Estimators.from_arrays(arrays),
+            nets=nets,
+            prices=Prices(
+                np.asarray(arrays["prices.log_share"], np.float64), np.asarray(arrays["prices.price"], np.float64)
+            ),
+            temperature=temperature,
+            scale=scale,
+            draft_cost=draft_cost,
+        )
+
+
+def _unit(value: float) -> float:
+    return float(min(max(value, 0.0), 1.0))

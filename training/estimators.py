@@ -1,0 +1,211 @@
+"""Fits the quality estimators that stand inside the observation, and writes them out as plain arrays.
+
+Idea: what the policy sees of its own training rows must look like what it will see in service, so estimates on training
+rows come out of fold; rows outside the training split (and every request in service) get the estimators fitted on all
+of it. Targets are the student's quality, the teacher's, and the gain of asking.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.estimators import Forest, NgramLinear
+from policies.prompt_features import NGRAMS, Floats, Ints
+from policies.wheels import Estimators
+from training.dataset import Bools, Ragged, Table
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorConfig:
+    folds: int = 5
+    trees: int = 80
+    learning_rate: float = 0.05
+    leaves: int = 10
+    depth: int = 5
+    least_leaf_rows: int = 20
+    l2: float = 1.0
+    feature_part: float = 0.5
+    """The part of the features that a split may look at."""
+    ridge: float = 3.0
+    least_documents: int = 2
+    """N-grams in fewer training rows than this count nothing."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    estimators: Estimators
+    prompt_estimates: Floats
+    """(N, 5), out of fold on the training split."""
+    draft_estimates: Floats | None
+    """(N, 5)"""
+
+
+def _tfidf(ngrams: Ragged, idf: npt.NDArray[np.float32] | None, train: Bools, least: int):  # type: ignore[no-untyped-def]
+    """The same numbers as `NgramLinear` computes for one row, as a sparse matrix; fits idf where it is None."""
+    from scipy import sparse
+
+    matrix = sparse.csr_matrix(
+        (np.ones(len(ngrams.flat)), ngrams.flat, ngrams.starts), shape=(len(ngrams), NGRAMS), copy=True
+    )
+    matrix.sum_duplicates()
+    if idf is None:
+        documents = np.asarray((matrix[train] > 0).sum(axis=0)).ravel()
+        idf = (np.log((train.sum() + 1) / (documents + 1)) + 1).astype(np.float32)
+        idf[documents < least] = 0.0
+    matrix.data = 1.0 + np.log(matrix.data)
+    matrix = matrix @ sparse.diags(idf.astype(np.float64))
+    length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    length[length == 0] = 1.0
+    return sparse.diags(1.0 / length) @ matrix, idf
+
+
+def _known(target: Floats, rows: Bools) -> Ints:
+    return np.flatnonzero(rows & ~np.isnan(target))
+
+
+def _fit_ngrams(
+    ngrams: Ragged, targets: list[Floats], train: Bools, folds: Ints, config: EstimatorConfig
+) -> tuple[NgramLinear, Floats]:
+    from sklearn.linear_model import Ridge
+
+    matrix, idf = _tfidf(ngrams, None, train, config.least_documents)
+    weights = np.zeros((NGRAMS, len(targets)), np.float32)
+    bias = np.zeros(len(targets))
+    out = np.zeros((len(ngrams), len(targets)))
+    for column, target in enumerate(targets):
+
+        def fit(rows: Ints, target: Floats = target) -> tuple[Floats, float]:
+            if len(rows) == 0:
+                return np.zeros(NGRAMS), 0.0
+            if len(rows) < 2 or np.ptp(target[rows]) == 0:
+                return np.zeros(NGRAMS), float(target[rows].mean())
+            model = Ridge(alpha=config.ridge, solver="sparse_cg", random_state=config.seed)
+            model.fit(matrix[rows], target[rows])
+            return model.coef_, float(model.intercept_)
+
+        weights[:, column], bias[column] = fit(_known(target, train))
+        out[:, column] = matrix @ weights[:, column].astype(np.float64) + bias[column]
+        for fold in range(config.folds):
+            inside = train & (folds == fold)
+            coefficients, intercept = fit(_known(target, train & (folds != fold)))
+            out[inside, column] = matrix[np.flatnonzero(inside)] @ coefficients + intercept
+    return NgramLinear(idf, weights, bias), out
+
+
+def export_forest(models: list[object]) -> Forest:
+    """One fitted HistGradientBoostingRegressor per target -> arrays. A float or int stands for a constant."""
+    features: list[int] = []
+    thresholds: list[float] = []
+    children: list[int] = []
+    values: list[float] = []
+    roots: list[int] = []
+    starts: list[int] = []
+    base: list[float] = []
+    deepest = 0
+
+    def leaf(value: float) -> int:
+        node = len(features)
+        features.append(0)
+        thresholds.append(0.0)
+        children.extend((node, node))
+        values.append(value)
+        return node
+
+    for model in models:
+        starts.append(len(roots))
+        if isinstance(model, (int, float)):
+            base.append(float(model))
+            roots.append(leaf(0.0))
+            continue
+        base.append(float(np.ravel(model._baseline_prediction)[0]))  # type: ignore[attr-defined]
+        for (predictor,) in model._predictors:  # type: ignore[attr-defined]
+            nodes, offset = predictor.nodes, len(features)
+            roots.append(offset)
+            deepest = max(deepest, int(nodes["depth"].max()))
+            for node in nodes:
+                if node["is_leaf"]:
+                    leaf(float(node["value"]))
+                    continue
+                if node["is_categorical"]:
+                    raise ValueError("categorical splits are not exported")
+                features.append(int(node["feature_idx"]))
+                thresholds.append(float(node["num_threshold"]))
+                children.extend((offset + int(node["left"]), offset + int(node["right"])))
+                values.append(0.0)
+    return Forest(
+        np.array(features, np.int32),
+        np.array(thresholds),
+        np.array(children, np.int32),
+        np.array(values),
+        np.array(roots, np.int32),
+        np.array(starts, np.int32),
+        np.array(base),
+        np.array(deepest, np.int32),
+    )
+
+
+def _fit_forest(
+    features: Floats,
+    targets: list[Floats],
+    train: Bools,
+    folds: Ints,
+    config: EstimatorConfig,
+    tick: Callable[[], None],
+) -> tuple[Forest, Floats]:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    def fit(rows: Ints, target: Floats) -> object:
+        if len(rows) == 0:
+            return 0.0
+        if len(rows) < 2 * config.least_leaf_rows or np.ptp(target[rows]) == 0:
+            return float(target[rows].mean())
+        model = HistGradientBoostingRegressor(
+            max_iter=config.trees,
+            learning_rate=config.learning_rate,
+            max_leaf_nodes=config.leaves,
+            max_depth=config.depth,
+            min_samples_leaf=config.least_leaf_rows,
+            l2_regularization=config.l2,
+            max_features=config.feature_part,
+            early_stopping=False,
+            random_state=config.seed,
+        )
+        return model.fit(features[rows], target[rows])
+
+    out = np.zeros((len(features), len(targets)))
+    for fold in range(config.folds):
+        inside = train & (folds == fold)
+        models = [fit(_known(target, train & (folds != fold)), target) for target in targets]
+        if inside.any():
+            out[inside] = export_forest(models).batch(features[inside])
+        tick()
+    forest = export_forest([fit(_known(target, train), target) for target in targets])
+    tick()
+    if not train.all():
+        out[~train] = forest.batch(features[~train])
+    return forest, out
+
+
+def fit_estimators(table: Table, config: EstimatorConfig, *, tick: Callable[[], None] = lambda: None) -> Fitted:
+    """Fits on the training split. `tick()` is called `2 * (folds + 1)` times at most."""
+    from threadpoolctl import threadpool_limits
+
+    train = table.split == "train"
+    folds = table.fold % config.folds
+    gain = table.teacher - table.student
+    linear_targets, targets = [table.student, gain], [table.student, table.teacher, gain]
+    # One thread: sums in a fixed order, so that the same data and seed give the same weights.
+    with threadpool_limits(limits=1):
+        ngrams, linear = _fit_ngrams(table.prompt_ngrams, linear_targets, train, folds, config)
+        forest, trees = _fit_forest(np.hstack([table.prompt, linear]), targets, train, folds, config, tick)
+        prompt_estimates = np.hstack([linear, trees])
+        if table.draft is None or table.draft_ngrams is None:
+            return Fitted(Estimators(ngrams, forest), prompt_estimates, None)
+        draft_ngrams, draft_linear = _fit_ngrams(table.draft_ngrams, linear_targets, train, folds, config)
+        draft_features = np.hstack([table.prompt, table.draft, linear, draft_linear])
+        draft_forest, draft_trees = _fit_forest(draft_features, targets, train, folds, config, tick)
+    estimators = Estimators(ngrams, forest, draft_ngrams, draft_forest)
+    return Fitted(estimators, prompt_estimates, np.hstack([draft_linear, draft_trees]))
