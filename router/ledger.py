@@ -1,4 +1,21 @@
-"""What a budget has spent, as pure arithmetic: admit, settle, release. Stores live in `server.ledgers`."""
+"""What a budget has spent: the values that go in and come out. Stores live in `server.ledgers`.
+
+`router.accounts` counts, `router.terms` makes limits ready, `router.admission` judges; all pure arithmetic.
+
+Every limit is one line of integer arithmetic on an account:
+
+    spent + reserved + estimate  <=  constant + slope x requests
+
+calls, tokens, usd     constant = at_most, slope = 0          (usd in whole nano-dollars, rounded up)
+share                  constant = 0, slope = at_most, and a teacher call weighs 1
+tokens, usd a request  constant = 0, slope = at_most
+concurrent             constant = at_most, and what is spent are the open leases
+latency_s, quantile q  slope = 1 - q; a call weighs 1 until it is known to have been quick enough
+
+An account is a window, a scope and the hours it counts in; it counts requests, calls, tokens and money side by side
+and knows nothing of kinds and amounts. So a budget that changes finds what was spent in the windows that go on.
+Only caps refuse. Targets are counted and shown, and `router.pacing` steers by them.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -69,7 +86,10 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a teacher call, once reserved, has really cost. `outcome` `released`: it billed nothing and counts nothing."""
+    """What a teacher call, once reserved, has really cost.
+
+    `outcome` `released`: it billed nothing and counts nothing.
+    """
 
     id: str
     outcome: Literal["settled", "released"]

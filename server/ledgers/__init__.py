@@ -1,4 +1,4 @@
-"""Where the ledger lives. Every store keeps the same contract; `tests/server/ledgers/conformance.py` holds them to it."""
+"""Where the ledger lives. All stores keep one contract; `tests/server/ledgers/conformance.py` holds them to it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -29,7 +29,7 @@ class Ledger(Protocol):
         ...
 
     async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:
-        """Atomic; returns the new version. What was spent in windows that go on stays spent. Logged with who and when."""
+        """Atomic; returns the new version. Windows that go on keep what was spent. Logged with who and when."""
         ...
 
     async def close(self) -> None: ...
