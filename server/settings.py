@@ -66,6 +66,12 @@ class Timeouts(BaseModel):
     shutdown_s: Annotated[float, Field(gt=0)] = 30.0
 
 
+def _named(upstream: Any) -> bool:
+    if isinstance(upstream, Upstream):
+        return upstream.url is not None or upstream.model is not None
+    return isinstance(upstream, dict) and (upstream.get("url") is not None or upstream.get("model") is not None)
+
+
 class Settings(BaseSettings):
     """Everything an operator can set; `docs/operators.md` lists each."""
 
@@ -100,6 +106,18 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair_named_together(cls, data: Any) -> Any:
+        """A student of one's own never gets the shipped teacher by default, nor the other way round."""
+        if not isinstance(data, dict):
+            return data
+        if _named(data.get("student")) and "teacher" not in data:
+            return {**data, "teacher": None}
+        if _named(data.get("teacher")) and not _named(data.get("student")):
+            raise ValueError("a teacher is named but no student; name both, with a model or a url each")
+        return data
 
     @field_validator("student", "teacher")
     @classmethod

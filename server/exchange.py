@@ -1,0 +1,459 @@
+"""One request, from the first decision to the settled bill: runs the commands of `router.session` and tells it what happened.
+
+Whatever way it ends (answered, failed, client gone), a reservation is settled or released and one record is written.
+"""
+
+import asyncio
+import time
+
+import orjson
+
+from policies.action import Step
+from policies.observation import BudgetState, Draft, Observation
+from router import session as life
+from router.budget import Limit, Rule
+from router.language import describe_limit
+from router.ledger import Admission, Ask, Settlement, Subject
+from router.record import DecisionRecord, Reason, StepRecord
+from router.rules import RequestFacts, match
+from server import sse
+from server.answers import DraftReader, Usage, drop_logprobs, read_usage
+from server.auth import Key
+from server.errors import (
+    BudgetExhausted,
+    ClientGone,
+    GatewayError,
+    UpstreamFault,
+    UpstreamStatus,
+    UpstreamUnreachable,
+)
+from server.gateway import Gateway, Request
+from server.generation_request import GenerationRequest
+from server.ledgers import LedgerUnavailable
+from server.relay import Client
+from server.streaming import Streaming
+from server.upstream import Answer, Upstream
+
+ROUTES: dict[life.Role, str] = {"student": "student", "teacher": "teacher"}
+
+
+class Exchange:
+    """Lives as long as its request."""
+
+    def __init__(self, gateway: Gateway, request: GenerationRequest, about: Request, client: Client) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._about = about
+        self._client = client
+        self._id = gateway.log.new_id()
+        self._session = life.Session(
+            when_exhausted=gateway.budget.when_exhausted, has_teacher=gateway.teacher is not None
+        )
+        self._steps: list[StepRecord] = []
+        self._admission: Admission | None = None
+        self._refused_by: Limit | None = None
+        self._counted = False
+        self._reserved = False
+        self._reserved_tokens = 0
+        self._ledger_down = False
+        self._fault: UpstreamFault | None = None
+        self._answers: dict[life.Role, Answer] = {}
+        self._streams: dict[life.Role, Streaming] = {}
+        self._draft: Draft | None = None
+        self._usage: dict[life.Role, Usage] = {}
+        self._teacher_calls = 0
+        self._teacher_text: str | None = None
+        self._first_byte_at: float | None = None
+        self._budget_state = BudgetState()
+        self._error: str | None = None
+        self._delivered: life.Role = "student"
+
+    async def run(self) -> None:
+        """Answers the client. Raises GatewayError where nothing was sent yet and there is nothing to send."""
+        status = 200
+        try:
+            await self._run()
+        except GatewayError as error:
+            status, self._error = error.status, error.code
+            raise
+        except asyncio.CancelledError:
+            status, self._error = ClientGone.status, ClientGone.code
+            raise
+        finally:
+            for streaming in self._streams.values():
+                streaming.close()
+            await asyncio.shield(self._close(status))
+
+    async def _run(self) -> None:
+        event: life.Event = self._route()
+        while True:
+            self._session, command = life.advance(self._session, event)
+            match command:
+                case life.Admit():
+                    event = await self._admit()
+                case life.Call():
+                    event = await self._call(command.role, hold=command.hold)
+                case life.Judge():
+                    event = self._judge()
+                case life.Deliver():
+                    return await self._deliver(command.role)
+                case life.Reject():
+                    raise self._rejection(exhausted=command.exhausted)
+
+    # Decisions
+
+    def _route(self) -> life.Routed:
+        gateway, request = self._gateway, self._request
+        side = gateway.side_of(request.model)
+        if side is not None:
+            reason = Reason.FORCED_TEACHER if side == "teacher" else Reason.FORCED_STUDENT
+            return life.Routed(side, reason, forced=True)
+        if gateway.teacher is None:
+            return life.Routed("student", Reason.NO_TEACHER)
+        rule = self._matching_rule()
+        if rule is not None:
+            reason = Reason.RULE_TEACHER if rule.route == "teacher" else Reason.RULE_STUDENT
+            return life.Routed(rule.route, reason, forced=rule.route == "student")
+        decider = gateway.decider
+        self._budget_state = decider.budget_state(self._about.subject, gateway.clock())
+        if Step.ROUTE not in decider.steps:
+            return life.Routed("student", Reason.POLICY_STUDENT, hold_draft=decider.reads_drafts)
+        verdict = decider.decide(Observation(Step.ROUTE, self._about.prompt, None, self._budget_state))
+        self._steps.append(verdict.record)
+        if verdict.calls_teacher:
+            return life.Routed("teacher", verdict.reason)
+        # A failed policy or a coin has had the last word; otherwise the draft may still change its mind.
+        again = decider.reads_drafts and verdict.reason not in (Reason.POLICY_FAILED, Reason.EXPLORED)
+        return life.Routed("student", verdict.reason, hold_draft=again)
+
+    def _matching_rule(self) -> Rule | None:
+        rules = self._gateway.budget.rules
+        if not rules:
+            return None
+        prompt = self._about.prompt
+        facts = RequestFacts(
+            text=prompt.text,
+            tokens=max(1, self._request.prompt_bytes // 4),
+            tags=self._about.tags,
+            headers=self._about.headers,
+            key_group=self._about.subject.tenant,
+        )
+        return match(rules, facts)
+
+    def _judge(self) -> life.Judged:
+        self._draft = self._read_draft()
+        verdict = self._gateway.decider.decide(
+            Observation(Step.DEFER, self._about.prompt, self._draft, self._budget_state)
+        )
+        self._steps.append(verdict.record)
+        return life.Judged(verdict.calls_teacher, verdict.reason)
+
+    def _read_draft(self) -> Draft:
+        streaming = self._streams.get("student")
+        if streaming is not None:
+            return streaming.reader.draft(complete=streaming.finished)
+        reader = DraftReader(self._request.endpoint)
+        reader.read(self._answers["student"].data)
+        return reader.draft(complete=True)
+
+    # The ledger
+
+    async def _admit(self) -> life.Admitted | life.LedgerDown:
+        gateway = self._gateway
+        try:
+            admission = await self._ask(wants_teacher=True)
+            if not admission.granted and admission.budget.when_exhausted == "queue":
+                admission = await self._wait_for_room(admission)
+        except LedgerUnavailable:
+            self._note_ledger_down()
+            return life.LedgerDown()
+        self._reserved = admission.granted
+        self._refused_by = admission.refused_by
+        if self._steps:
+            last = self._steps[-1]
+            self._steps[-1] = StepRecord(
+                last.step, last.action, last.score, last.shift, last.propensity, admission.granted, last.details
+            )
+        if not admission.granted:
+            gateway.metrics.refused(admission.refused_by)
+        return life.Admitted(admission.granted)
+
+    async def _ask(self, *, wants_teacher: bool) -> Admission:
+        """Asks once. When the client leaves in the middle, a reservation that comes through all the same is released."""
+        tokens, usd = self._estimate() if wants_teacher else (0, 0.0)
+        ask = Ask(
+            id=self._id,
+            subject=self._about.subject,
+            counts_request=not self._counted,
+            wants_teacher=wants_teacher,
+            tokens=tokens,
+            usd=usd,
+            lease_s=self._gateway.settings.timeouts.first_byte_s + 600.0,
+        )
+        self._counted = True
+        asking = asyncio.ensure_future(self._gateway.ledger.admit(ask, self._gateway.clock()))
+        try:
+            admission = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(self._gateway.release_when_done(self._id))
+            raise
+        self._reserved_tokens = tokens
+        self._admission = admission
+        self._gateway.noticed(self._about.subject, admission)
+        return admission
+
+    async def _wait_for_room(self, admission: Admission) -> Admission:
+        gateway = self._gateway
+        if gateway.waiting >= gateway.settings.max_queue:
+            return admission
+        deadline = time.monotonic() + admission.budget.queue_s
+        gateway.waiting += 1
+        try:
+            while not admission.granted and (left := deadline - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, max(0.02, min(admission.retry_after_s or 0.25, 1.0))))
+                admission = await self._ask(wants_teacher=True)
+        finally:
+            gateway.waiting -= 1
+        return admission
+
+    def _estimate(self) -> tuple[int, float]:
+        """Upper estimates of (tokens, USD) of one teacher call."""
+        teacher = self._gateway.teacher
+        assert teacher is not None
+        request = self._request
+        prompt = request.most_prompt_tokens()
+        limit = request.completion_limit()
+        completion = (teacher.settings.max_tokens if limit is None else limit) * request.choices()
+        return prompt + completion, _usd(teacher, Usage(prompt, completion))
+
+    def _note_ledger_down(self) -> None:
+        self._ledger_down = True
+        self._gateway.metrics.ledger_unavailable.inc()
+
+    # Calls
+
+    async def _call(self, role: life.Role, *, hold: bool) -> life.Event:
+        upstream = self._gateway.upstream(role)
+        budget_counts_tokens = role == "teacher" and self._gateway.counts_tokens
+        body = self._request.passed_on(
+            upstream.name,
+            logprobs=hold and upstream.settings.logprobs,
+            running_usage=budget_counts_tokens and upstream.settings.usage_in_every_chunk,
+            max_tokens=upstream.settings.max_tokens if budget_counts_tokens else None,
+        )
+        if role == "teacher":
+            self._teacher_calls += 1
+        try:
+            if self._request.stream:
+                await self._open_stream(role, upstream, body, hold=hold)
+            else:
+                answer = await upstream.answer(self._request.path, body)
+                self._answers[role] = answer
+                usage = read_usage(answer.data)
+                if usage is not None:
+                    self._usage[role] = usage
+        except UpstreamFault as fault:
+            return await self._failed(role, fault)
+        return life.Drafted() if hold else life.Answered()
+
+    async def _open_stream(self, role: life.Role, upstream: Upstream, body: bytes, *, hold: bool) -> None:
+        stream = await upstream.stream(self._request.path, body)
+        log_text = self._gateway.settings.log_text
+        streaming = Streaming(
+            stream,
+            self._request,
+            strips_logprobs=hold and upstream.settings.logprobs and not self._request.wants_logprobs,
+            reads_all=hold or log_text or (role == "teacher" and self._gateway.counts_tokens),
+        )
+        self._streams[role] = streaming
+        # Nothing can be rescued once a byte is out: so the first events must be good before anything is sent.
+        await streaming.hold(self._gateway.settings.held_tokens if hold else 1)
+
+    async def _failed(self, role: life.Role, fault: UpstreamFault) -> life.Failed:
+        self._fault = fault
+        streaming = self._streams.pop(role, None)
+        if streaming is not None:
+            streaming.close()
+        self._gateway.metrics.upstream_error(role, fault)
+        if role == "teacher" and self._reserved:
+            # Where the upstream may have worked for us, the estimate stays charged: better too much than a broken cap.
+            billed_nothing = isinstance(fault, UpstreamUnreachable | UpstreamStatus)
+            await self._settle(released=billed_nothing)
+        return life.Failed(clients_fault=isinstance(fault, UpstreamStatus) and fault.clients_fault)
+
+    def _rejection(self, *, exhausted: bool) -> GatewayError:
+        if exhausted:
+            words = describe_limit(self._refused_by) if self._refused_by else "a limit of the budget"
+            retry = self._admission.retry_after_s if self._admission else None
+            return BudgetExhausted(f"The teacher budget is exhausted: {words}", retry)
+        assert self._fault is not None
+        return self._fault
+
+    # Delivery
+
+    async def _deliver(self, role: life.Role) -> None:
+        self._delivered = role
+        counting = None
+        if not self._counted:
+            # Counting the request can go on while the answer goes out.
+            counting = asyncio.ensure_future(self._ask(wants_teacher=False))
+        try:
+            if self._request.stream:
+                await self._deliver_stream(role)
+            else:
+                await self._deliver_answer(role)
+        finally:
+            if counting is not None:
+                await self._finish_counting(counting)
+
+    async def _finish_counting(self, counting: "asyncio.Future[Admission]") -> None:
+        try:
+            await asyncio.shield(counting)
+        except LedgerUnavailable:
+            self._note_ledger_down()
+
+    async def _deliver_answer(self, role: life.Role) -> None:
+        answer = self._answers[role]
+        raw = answer.raw
+        held = role == "student" and self._draft is not None
+        if held and self._gateway.upstream(role).settings.logprobs and not self._request.wants_logprobs:
+            drop_logprobs(answer.data)
+            raw = orjson.dumps(answer.data)
+        self._first_byte_at = self._gateway.clock()
+        await self._client.send_answer(200, raw, self._headers(role))
+
+    async def _deliver_stream(self, role: life.Role) -> None:
+        streaming = self._streams[role]
+        self._first_byte_at = self._gateway.clock()
+        await self._client.start_stream(self._headers(role))
+        try:
+            async for batch in streaming.outgoing():
+                await self._client.send_events(batch)
+        except UpstreamFault as fault:
+            # The status is out already: say it in the stream, and do not end it as if it were whole.
+            self._fault, self._error = fault, fault.code
+            self._gateway.metrics.upstream_error(role, fault)
+            await self._client.send_events([sse.encode(fault.body())])
+        await self._client.end_stream()
+
+    def _headers(self, role: life.Role) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"x-tw-decision-id", self._id.encode()),
+            (b"x-tw-route", ROUTES[role].encode()),
+            (b"x-tw-reason", self._session.reason.value.encode()),
+        ]
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Routing headers for an error answer."""
+        return self._headers("student")
+
+    # The end
+
+    async def _close(self, status: int) -> None:
+        for role, streaming in self._streams.items():
+            if streaming.usage is not None:
+                self._usage[role] = streaming.usage
+        if self._reserved:
+            await self._settle(released=False)
+        if not self._counted:
+            try:
+                await self._ask(wants_teacher=False)
+            except LedgerUnavailable:
+                self._note_ledger_down()
+        self._gateway.finish(self._record(status))
+
+    async def _settle(self, *, released: bool) -> None:
+        self._reserved = False
+        teacher = self._gateway.teacher
+        assert teacher is not None
+        if released:
+            self._teacher_calls -= 1
+            settlement = Settlement(self._id, "released")
+        else:
+            usage = self._billed()
+            settlement = Settlement(
+                self._id,
+                "settled",
+                tokens=usage.prompt_tokens + usage.completion_tokens,
+                usd=_usd(teacher, usage),
+                latency_s=max(0.0, self._gateway.clock() - self._about.at),
+            )
+        try:
+            await self._gateway.ledger.settle([settlement], self._gateway.clock())
+        except LedgerUnavailable:  # the estimate stays charged, which breaks no promise
+            self._note_ledger_down()
+
+    def _billed(self) -> Usage:
+        """What the teacher's call has cost: as the upstream said, else as much as it can have been."""
+        usage = self._usage.get("teacher")
+        if usage is not None:
+            return usage
+        prompt = self._request.most_prompt_tokens()
+        most = max(0, self._reserved_tokens - prompt)
+        streaming = self._streams.get("teacher")
+        written = most if streaming is None else min(most, streaming.reader.text_bytes * self._request.choices())
+        usage = Usage(prompt, written)
+        self._usage["teacher"] = usage
+        return usage
+
+    def _record(self, status: int) -> DecisionRecord:
+        gateway, about = self._gateway, self._about
+        now = gateway.clock()
+        teacher_usage = self._usage.get("teacher", Usage())
+        student_usage = self._usage.get("student")
+        draft = self._draft
+        if student_usage is None and draft is not None:
+            student_usage = Usage(0, len(draft.logprobs))
+        text = gateway.settings.log_text
+        return DecisionRecord(
+            id=self._id,
+            at=about.at,
+            endpoint=self._request.endpoint,
+            model=self._request.model,
+            route=ROUTES[self._delivered],
+            reason=self._session.reason,
+            steps=tuple(self._steps),
+            policy=gateway.decider.policy.name,
+            policy_version=gateway.decider.policy.version,
+            budget_version=self._admission.budget_version if self._admission else gateway.budget_version,
+            budget_share=self._budget_state.share,
+            refused_by=describe_limit(self._refused_by) if self._refused_by else None,
+            status=status,
+            error=self._error,
+            key_id=about.subject.key,
+            user=about.subject.user,
+            tenant=about.subject.tenant,
+            conversation=about.conversation,
+            tags=about.tags,
+            latency_ms=round((now - about.at) * 1000, 3),
+            first_byte_ms=None if self._first_byte_at is None else round((self._first_byte_at - about.at) * 1000, 3),
+            student_tokens=student_usage.completion_tokens if student_usage else 0,
+            teacher_tokens=teacher_usage.prompt_tokens + teacher_usage.completion_tokens if self._teacher_calls else 0,
+            teacher_usd=_usd(gateway.teacher, teacher_usage) if gateway.teacher and self._teacher_calls else 0.0,
+            teacher_calls=self._teacher_calls,
+            disconnected=status == ClientGone.status,
+            prompt=about.prompt.text if text else None,
+            student_response=self._text("student") if text else None,
+            teacher_response=self._text("teacher") if text else None,
+            student_logprobs=draft.logprobs if text and draft is not None else None,
+        )
+
+    def _text(self, role: life.Role) -> str | None:
+        streaming = self._streams.get(role)
+        if streaming is not None:
+            return streaming.reader.draft(complete=True).text
+        answer = self._answers.get(role)
+        if answer is None:
+            return None
+        reader = DraftReader(self._request.endpoint)
+        reader.read(answer.data)
+        return reader.draft(complete=True).text
+
+
+def _usd(upstream: Upstream, usage: Usage) -> float:
+    prices = upstream.settings
+    return (
+        usage.prompt_tokens * prices.usd_per_million_prompt_tokens
+        + usage.completion_tokens * prices.usd_per_million_completion_tokens
+    ) / 1e6

@@ -1,0 +1,162 @@
+"""What all requests of one worker share: the parts that `server.app` put together, and what they learn as they go."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from policies.observation import Prompt
+from router.budget import Budget
+from router.ledger import Admission, Settlement, Subject
+from router.record import DecisionRecord
+from router.session import Role
+from server.auth import Keys
+from server.deciding import Decider
+from server.decision_log import DecisionLog
+from server.errors import UnknownThing
+from server.ledgers import Ledger, LedgerUnavailable
+from server.settings import Settings
+from server.telemetry import Metrics
+from server.upstream import Upstream
+
+_CONVERSATIONS = 10_000
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a request says beside its body."""
+
+    at: float
+    subject: Subject
+    prompt: Prompt
+    conversation: str = ""
+    tags: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    """Lower-case names; read only while a rule asks for a header."""
+
+
+class Gateway:
+    """One per worker. Everything that must hold across workers lives in the ledger."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        ledger: Ledger,
+        keys: Keys,
+        log: DecisionLog,
+        student: Upstream,
+        teacher: Upstream | None,
+        decider: Decider,
+        metrics: Metrics,
+        budget: Budget,
+        budget_text: str,
+        budget_version: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.keys = keys
+        self.log = log
+        self.student = student
+        self.teacher = teacher
+        self.decider = decider
+        self.metrics = metrics
+        self.clock = clock
+        self.waiting = 0
+        """Requests that wait for room in the budget."""
+        self.ledger_ok = True
+        self.reachable: dict[Role, bool] = {}
+        self.upstream_names: dict[str, Role] = {}
+        self._routed_names = frozenset(("auto", *settings.aliases))
+        self._last_routes: OrderedDict[str, str] = OrderedDict()
+        self._background: set[asyncio.Task[None]] = set()
+        self.take_budget(budget, budget_text, budget_version)
+
+    def upstream(self, role: Role) -> Upstream:
+        if role == "student":
+            return self.student
+        assert self.teacher is not None
+        return self.teacher
+
+    def side_of(self, model: str) -> Role | None:
+        """Which side a model name forces; None for the names that route. Raises UnknownThing."""
+        if model in self._routed_names:
+            return None
+        if model == "student":
+            return "student"
+        if model == "teacher" and self.teacher is not None:
+            return "teacher"
+        side = self.upstream_names.get(model)
+        if side is None:
+            raise UnknownThing(
+                f"The model {model[:100]!r} does not exist here. GET /v1/models lists the names; \"auto\" routes.",
+                param="model",
+                code="model_not_found",
+            )
+        return side
+
+    # Budget
+
+    def take_budget(self, budget: Budget, text: str, version: int) -> None:
+        self.budget, self.budget_text, self.budget_version = budget, text, version
+        self.counts_tokens = any(limit.measure in ("tokens", "usd") for limit in budget.limits)
+        self.reads_headers = any(rule.when.header is not None for rule in budget.rules)
+        self.decider.take_budget(budget)
+
+    def noticed(self, subject: Subject, admission: Admission) -> None:
+        """What an admission shows of the budget, which another worker may just have changed."""
+        self.ledger_ok = True
+        if admission.budget_version != self.budget_version:
+            self.take_budget(admission.budget, self.budget_text, admission.budget_version)
+        self.decider.note_balances(subject, admission.balances)
+
+    async def refresh_budget(self) -> None:
+        try:
+            budget, text, version = await self.ledger.budget()
+            self.ledger_ok = True
+        except LedgerUnavailable:
+            self.ledger_ok = False
+            return
+        if version != self.budget_version or text != self.budget_text:
+            self.take_budget(budget, text, version)
+
+    def release_when_done(self, reservation: str) -> "Callable[[asyncio.Future[Admission]], None]":
+        """For a client that left while its admission was under way."""
+
+        def release(asking: "asyncio.Future[Admission]") -> None:
+            if asking.cancelled() or asking.exception() is not None:
+                return
+            task = asyncio.ensure_future(self._release(reservation))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+        return release
+
+    async def _release(self, reservation: str) -> None:
+        try:
+            await self.ledger.settle([Settlement(reservation, "released")], self.clock())
+        except LedgerUnavailable:  # it stays charged, which breaks no promise
+            self.metrics.ledger_unavailable.inc()
+
+    # Conversations and records
+
+    def last_route(self, conversation: str) -> str | None:
+        return self._last_routes.get(conversation) if conversation else None
+
+    def finish(self, record: DecisionRecord) -> None:
+        self.log.append(record)
+        self.metrics.finished(record)
+        if record.conversation and record.status == 200:
+            self._last_routes[record.conversation] = record.route
+            self._last_routes.move_to_end(record.conversation)
+            if len(self._last_routes) > _CONVERSATIONS:
+                self._last_routes.popitem(last=False)
+
+    async def drain(self) -> None:
+        """Waits for releases that are still under way."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=5)

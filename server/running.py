@@ -1,0 +1,232 @@
+"""Everything `tw serve` keeps running: the models it starts, the workers, and the order in which they come and go."""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+from uvicorn.supervisors import Multiprocess
+
+from policies.artifact import ArtifactError
+from router.language import Parsed, Unreadable, parse
+from server.auth import KeyFileError, Keys
+from server.engines import EngineFailed, EngineSpec, ManagedEngine, choose_kind
+from server.ledgers import LedgerUnavailable
+from server.ledgers.sqlite import SqliteLedger
+from server.policy_store import PolicyStore, PolicyStoreError
+from server.settings import SHIPPED, Settings, Upstream
+
+# A model of several gigabytes takes its time to load, and a first start may download it.
+_ENGINE_READY_S = 1800.0
+
+
+class StartError(Exception):
+    """The gateway cannot start; says why and what to do. Exit code 2 where the words or files given are at fault."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run(settings: Settings, *, dry_run: bool = False) -> None:
+    """Serves until SIGINT or SIGTERM. Raises StartError."""
+    console = Console(stderr=True, highlight=False)
+    parsed = read_budget(settings)
+    _show(console, settings, parsed)
+    if dry_run:
+        console.print("Dry run: nothing was started.")
+        return
+    listening = _listen(settings)
+    with contextlib.closing(listening):
+        settings = settings.model_copy(update={"port": listening.getsockname()[1]})
+        _prepare(console, settings, parsed)
+        with _engines(console, settings) as attached:
+            _serve(console, attached, listening)
+
+
+def read_budget(settings: Settings) -> Parsed:
+    try:
+        return parse(settings.budget, timezone=settings.timezone, rates=settings.rates)
+    except Unreadable as error:
+        raise StartError(f"the budget cannot be read: {error.message} {error.hint}".rstrip(), 2) from None
+
+
+def _show(console: Console, settings: Settings, parsed: Parsed) -> None:
+    changed = json.loads(settings.model_dump_json(exclude_defaults=True, exclude_none=True))
+    if changed:
+        console.print(f"Settings: {json.dumps(changed, ensure_ascii=False)}", markup=False)
+    console.print(f"Budget:   {parsed.canonical}", markup=False)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Takes the port before anything slow is started."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+        # Already listening: two gateways must not both think that they have the port.
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise StartError(
+            f"port {settings.port} on {settings.host} cannot be taken ({error.strerror}); "
+            "stop what listens there, or choose another with --port"
+        ) from None
+    listening.set_inheritable(True)
+    return listening
+
+
+def _prepare(console: Console, settings: Settings, parsed: Parsed) -> None:
+    """State that must be there before a worker starts: keys, the policy in service, the running budget."""
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StartError(f"--state-dir {settings.state_dir} cannot be made: {error.strerror}") from None
+    try:
+        _prepare_keys(console, settings)
+        _prepare_policy(settings)
+        asyncio.run(_prepare_budget(settings, parsed))
+    except (KeyFileError, PolicyStoreError, ArtifactError) as error:
+        raise StartError(str(error)) from None
+    except LedgerUnavailable as error:
+        raise StartError(f"the ledger in {settings.state_dir} cannot be opened: {error}") from None
+
+
+def _prepare_keys(console: Console, settings: Settings) -> None:
+    keys = Keys(settings.state_dir / "keys.json", open_on_loopback=settings.loopback)
+    if not settings.loopback and all(key.admin for key in keys.all()):
+        raise StartError(
+            f"{settings.host} can be reached from outside, and no API key exists. "
+            f"Make one first: tw key new --name NAME --state-dir {settings.state_dir}"
+        )
+    if not any(key.admin for key in keys.all()):
+        secret = keys.new("admin", admin=True)
+        console.print(f"Admin key (shown this once, for /v1/budget): {secret}", markup=False)
+
+
+def _prepare_policy(settings: Settings) -> None:
+    store = PolicyStore(settings.state_dir)
+    now = time.time()
+    if settings.policy is not None:
+        store.promote(store.add(settings.policy), now)
+    elif store.serving() is None:
+        store.promote(store.add(SHIPPED / "policy"), now)
+
+
+async def _prepare_budget(settings: Settings, parsed: Parsed) -> None:
+    """The sentence of the settings becomes the running budget when it is new; otherwise a `PUT` since then stands."""
+    ledger = await SqliteLedger.open(settings.state_dir / "ledger.sqlite", deadline_s=5.0)
+    try:
+        seen = settings.state_dir / "budget-of-settings.txt"
+        before = seen.read_text() if seen.is_file() else None
+        if before != parsed.text:
+            await ledger.set_budget(parsed.budget, parsed.text, "settings", time.time())
+            seen.write_text(parsed.text)
+    finally:
+        await ledger.close()
+
+
+@contextlib.contextmanager
+def _engines(console: Console, settings: Settings) -> Iterator[Settings]:
+    """Starts the models that are to be started, side by side; gives settings in which both are URLs."""
+    engines: dict[str, ManagedEngine] = {}
+    for role in ("student", "teacher"):
+        upstream: Upstream | None = getattr(settings, role)
+        if upstream is not None and upstream.model is not None:
+            engines[role] = ManagedEngine(_spec(role, upstream, settings.state_dir))
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for engine in engines.values():
+            engine.start()
+        for role, engine in engines.items():
+            with console.status(f"Starting the {role} ({engine.spec.kind}: {engine.spec.model}) …"):
+                engine.wait_ready(_ENGINE_READY_S)
+        updates = {}
+        for role, engine in engines.items():
+            upstream = getattr(settings, role)
+            updates[role] = upstream.model_copy(
+                update={"model": None, "url": engine.url, "name": role, "usage_in_every_chunk": True}
+            )
+        yield settings.model_copy(update=updates)
+    except EngineFailed as error:
+        raise StartError(str(error)) from None
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+    finally:
+        for engine in engines.values():
+            engine.stop()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A plain kill while the models load must end them, too."""
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _spec(role: str, upstream: Upstream, state_dir: Path) -> EngineSpec:
+    assert upstream.model is not None
+    kind = choose_kind(upstream.model) if upstream.engine == "auto" else upstream.engine
+    return EngineSpec(
+        role=role,
+        kind=kind,
+        model=upstream.model,
+        log_path=state_dir / "engines" / f"{role}.log",
+        args=upstream.engine_args,
+        python=upstream.python if kind == "vllm" else None,
+    )
+
+
+def _serve(console: Console, settings: Settings, listening: socket.socket) -> None:
+    from server.app import SETTINGS_ENV
+
+    handed = settings.state_dir / f"worker-settings-{os.getpid()}.json"
+    handed.write_text(settings.model_dump_json())
+    os.environ[SETTINGS_ENV] = str(handed)
+    metrics = settings.state_dir / f"metrics-{os.getpid()}"
+    if settings.workers > 1:
+        metrics.mkdir(exist_ok=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    config = uvicorn.Config(
+        "server.app:worker_app",
+        factory=True,
+        workers=settings.workers,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=int(settings.timeouts.shutdown_s),
+        timeout_keep_alive=75,
+    )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    console.print(f"Gateway:  http://{host}:{settings.port}  (console of metrics: /metrics, API: /docs)", markup=False)
+    try:
+        server = uvicorn.Server(config)
+        if settings.workers == 1:
+            server.run(sockets=[listening])
+        else:
+            Multiprocess(config, target=server.run, sockets=[listening]).run()
+    finally:
+        handed.unlink(missing_ok=True)
+        shutil.rmtree(metrics, ignore_errors=True)
+
+
+def die_with_parent() -> None:
+    """Linux: a worker whose parent was killed outright must not go on holding the port."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -1,0 +1,98 @@
+"""Prometheus metrics. With several workers they are kept in files that any worker can add up (multiprocess mode)."""
+
+import os
+from collections.abc import Iterable
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+from router.budget import Limit
+from router.ledger import Balance
+from router.record import DecisionRecord
+from server.errors import UpstreamFault
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class Metrics:
+    """One per worker. `registry` is only given by tests; the default one also carries process metrics."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._registry = registry or REGISTRY
+        own = self._registry
+        self._requests = Counter(
+            "tw_requests", "Requests by how they were routed.", ("endpoint", "route", "reason", "status"), registry=own
+        )
+        self._seconds = Histogram(
+            "tw_request_seconds", "Whole time of a request.", ("route",), registry=own, buckets=_SECONDS
+        )
+        self._first_byte = Histogram(
+            "tw_first_byte_seconds", "Time to the first byte.", ("route",), registry=own, buckets=_SECONDS
+        )
+        self._teacher_calls = Counter("tw_teacher_calls", "Teacher calls that count.", registry=own)
+        self._teacher_tokens = Counter("tw_teacher_tokens", "Tokens billed by the teacher.", registry=own)
+        self._teacher_usd = Counter("tw_teacher_usd", "USD billed by the teacher.", registry=own)
+        self._student_tokens = Counter("tw_student_tokens", "Tokens that the student generated.", registry=own)
+        self._disconnects = Counter("tw_client_disconnects", "Clients that left before the end.", registry=own)
+        self._refusals = Counter("tw_budget_refusals", "Teacher calls a limit refused.", ("measure",), registry=own)
+        self._upstream_errors = Counter(
+            "tw_upstream_errors", "Failures of the two models.", ("role", "kind"), registry=own
+        )
+        self.ledger_unavailable = Counter(
+            "tw_ledger_unavailable", "Steps that the ledger did not answer in time.", registry=own
+        )
+        self.policy_failures = Counter("tw_policy_failures", "Decisions that the policy failed to make.", registry=own)
+        self.log_lines_lost = Gauge(
+            "tw_decision_log_lines_lost", "Decision log lines that could not be written.", registry=own,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._asked = Gauge(
+            "tw_budget_share_asked", "Share of requests that the budget allows or aims at.", ("kind", "scope"),
+            registry=own, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+        self._got = Gauge(
+            "tw_budget_share_got", "Share of requests that went to the teacher.", ("kind", "scope"),
+            registry=own, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+        self._children: dict[tuple[str, str, str, int], Counter] = {}
+        self._times = {route: self._seconds.labels(route) for route in ("student", "teacher", "mixed")}
+        self._firsts = {route: self._first_byte.labels(route) for route in ("student", "teacher", "mixed")}
+
+    def finished(self, record: DecisionRecord) -> None:
+        label = (record.endpoint, record.route, record.reason.value, record.status)
+        child = self._children.get(label)
+        if child is None:
+            child = self._children[label] = self._requests.labels(*label[:3], str(record.status))
+        child.inc()
+        self._times[record.route].observe(record.latency_ms / 1000)
+        if record.first_byte_ms is not None:
+            self._firsts[record.route].observe(record.first_byte_ms / 1000)
+        if record.student_tokens:
+            self._student_tokens.inc(record.student_tokens)
+        if record.teacher_calls:
+            self._teacher_calls.inc(record.teacher_calls)
+            self._teacher_tokens.inc(record.teacher_tokens)
+            self._teacher_usd.inc(record.teacher_usd)
+        if record.disconnected:
+            self._disconnects.inc()
+
+    def refused(self, limit: Limit | None) -> None:
+        self._refusals.labels(limit.measure if limit else "unknown").inc()
+
+    def upstream_error(self, role: str, fault: UpstreamFault) -> None:
+        self._upstream_errors.labels(role, fault.code or "unknown").inc()
+
+    def shares(self, balances: Iterable[Balance]) -> None:
+        """Asked and got of every share limit; scoped limits show the subject seen last."""
+        for balance in balances:
+            if balance.limit.measure == "share":
+                labels = (balance.limit.kind, balance.limit.scope)
+                self._asked.labels(*labels).set(balance.limit.at_most)
+                self._got.labels(*labels).set(balance.calls / balance.requests if balance.requests else 0.0)
+
+    def page(self) -> bytes:
+        """The text of `/metrics`, of all workers together where there are several."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
