@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from training.pair.config import Course, Role
 from training.pair.questions import Question, stream
-from training.pair.tokenizer import END, PAD, prompt_text
+from training.pair.tokenizer import END, PAD, prompt_text, token_id
 
 IGNORED: Final = -100
 
@@ -37,7 +37,7 @@ def lesson(course: Course, role: Role, tokenizer: Tokenizer, step: int) -> Lesso
     """The rows of one step. Questions come in a fixed order and go to the first row with room for them; a step ends
     when eight in a row found none."""
     questions = stream(Random(f"{role}-{course.seed}-{step}"), "train", course.shares)
-    pad, end = tokenizer.token_to_id(PAD), tokenizer.token_to_id(END)
+    pad, end = token_id(tokenizer, PAD), token_id(tokenizer, END)
     size = (course.rows, course.row_tokens)
     tokens, targets = torch.full(size, pad), torch.full(size, IGNORED)
     positions, owners = torch.zeros(size, dtype=torch.long), torch.zeros(size, dtype=torch.long)

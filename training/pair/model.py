@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from training.pair.config import Role, Shape
-from training.pair.tokenizer import END, PAD, save
+from training.pair.tokenizer import END, PAD, save, token_id
 
 CONTEXT: Final = 1024
 
@@ -33,8 +33,8 @@ def build(shape: Shape, tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=tokenizer.token_to_id(END),
-            pad_token_id=tokenizer.token_to_id(PAD),
+            eos_token_id=token_id(tokenizer, END),
+            pad_token_id=token_id(tokenizer, PAD),
             use_cache=True,
             dtype="float32",
         )
@@ -60,8 +60,8 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, directory: Path, dtype
     (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     generation = {
         "do_sample": False,
-        "eos_token_id": tokenizer.token_to_id(END),
-        "pad_token_id": tokenizer.token_to_id(PAD),
+        "eos_token_id": token_id(tokenizer, END),
+        "pad_token_id": token_id(tokenizer, PAD),
         "max_new_tokens": 128,
     }
     (directory / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")

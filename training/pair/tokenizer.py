@@ -77,3 +77,11 @@ def save(tokenizer: Tokenizer, directory: Path, context: int) -> None:
 def prompt_text(question: str) -> str:
     """What the chat template makes of one user message, with the answer still to come."""
     return f"{USER}{question.strip()}{ASSISTANT}"
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token known to be there (one of SPECIAL, say); KeyError where it is not."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise KeyError(f"the tokenizer has no token {token!r}")
+    return int(found)

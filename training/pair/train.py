@@ -107,7 +107,8 @@ def train(
             _save(path, model, optimizer, done)
         if stopping and done.step < course.steps:
             raise Stopped(f"the {role} stopped after {done.step} of {course.steps} steps; the same command goes on")
-    return model.eval(), done
+    model.train(False)
+    return model, done
 
 
 def _save(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, done: Progress) -> None:
