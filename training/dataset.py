@@ -76,7 +76,7 @@ def _optional(values: Iterable[float | None]) -> Floats:
 def build_table(
     outcomes: Iterable[Outcome], signals: Signals, *, tick: Callable[[int], None] = lambda _: None
 ) -> Table:
-    """Features of every row. With draft signals, rows without a student response are left out. `tick(n)`: n rows done."""
+    """Features of every row; with draft signals, rows without a student response are left out. `tick(n)`: n done."""
     kept: list[Outcome] = []
     dense: list[Floats] = []
     ngrams: list[Ints] = []

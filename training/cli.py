@@ -1,0 +1,252 @@
+"""The verbs of the learning side: `tw train policy`, `tw evaluate`, `tw collect`. Thin: each reads flags, calls one
+function, prints. Heavy packages are imported inside, so that `--help` is quick and their absence is one clear line.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+class Unreadable(click.ClickException):
+    """Wrong use or unreadable input."""
+
+    exit_code = 2
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """One line and the promised exit code for everything that a user can put right."""
+    from policies.artifact import ArtifactError
+    from policies.outcomes import OutcomeTableError
+    from training.evaluate import CannotEvaluate
+    from training.extras import ExtraMissing
+    from training.train_policy import CannotTrain
+
+    try:
+        yield
+    except (OutcomeTableError, ArtifactError, CannotTrain, CannotEvaluate) as error:
+        raise Unreadable(str(error)) from None
+    except ExtraMissing as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command with --resume goes on from here")
+
+
+def _stop(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(1)
+
+
+@click.group()
+def train() -> None:
+    """Train a policy from outcome tables."""
+
+
+@train.command("policy")
+@click.option(
+    "--outcomes", multiple=True, required=True, type=PATH, help="Outcome table (Parquet or JSONL); repeatable."
+)
+@click.option("--out", required=True, type=PATH, help="Directory of the policy.")
+@click.option("--signals", type=click.Choice(["prompt", "draft"]), help="What the policy sees [drafts where there].")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--steps", type=click.IntRange(min=0), default=None, help="Training steps.")
+@click.option(
+    "--draft-cost", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Of a draft, in teacher calls."
+)
+@click.option(
+    "--on-policy",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Part of each batch rolled out by the policy itself.",
+)
+@click.option(
+    "--trust",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Weight of Trust-PCL's reference term.",
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--dry-run", is_flag=True, help="Read and describe the tables, train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def train_policy_command(
+    outcomes: tuple[Path, ...],
+    out: Path,
+    signals: Literal["prompt", "draft"] | None,
+    seed: int,
+    steps: int | None,
+    draft_cost: float,
+    on_policy: float,
+    trust: float,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Learn when to ask the teacher, for all budgets at once.
+
+    Writes manifest.json, weights.npz, report.json, curve.png and training.png into --out.
+    """
+    from dataclasses import asdict
+
+    from policies.outcomes import read_outcomes
+    from training.extras import require
+    from training.train_policy import CannotTrain, Progress, describe, train_policy
+
+    with _told_plainly():
+        if out.exists() and not out.is_dir():
+            raise CannotTrain(f"{out} is a file; --out names a directory")
+        if dry_run:
+            described = asdict(describe(read_outcomes(*outcomes), signals))
+            click.echo(json.dumps(described, indent=2) if as_json else _described(described))
+            return
+        require("train", "torch", "sklearn", "matplotlib")
+        from training.learner import PathConsistencyConfig
+
+        chosen: dict[str, Any] = {"seed": seed, "draft_cost": draft_cost, "on_policy": on_policy, "trust": trust}
+        if steps is not None:
+            chosen["steps"] = steps
+        config = PathConsistencyConfig(**chosen)
+        with _progress() as (stage, tick):
+            report = train_policy(
+                outcomes,
+                out,
+                config,
+                signals=signals,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                resume=resume,
+                progress=Progress(stage, tick),
+            )
+    _print_report(report, as_json)
+    if not as_json:
+        for warning in report["data"]["warnings"]:
+            click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Policy {report['policy_version']} saved in {out}. Serve it: tw serve --policy {out}")
+
+
+@click.command()
+@click.option("--policy", "policy_dir", required=True, type=PATH, help="Directory of the policy.")
+@click.option(
+    "--outcomes", multiple=True, required=True, type=PATH, help="Outcome table (Parquet or JSONL); repeatable."
+)
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
+@click.option("--baselines/--no-baselines", default=True, help="Fit the baselines on the train split, for comparison.")
+@click.option("--plot", type=PATH, help="Write quality against share, with the baselines, as PNG.")
+@click.option("--calibration", type=PATH, help="Write expected gain against the gain seen, as PNG.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the baselines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def evaluate(
+    policy_dir: Path,
+    outcomes: tuple[Path, ...],
+    split: str,
+    baselines: bool,
+    plot: Path | None,
+    calibration: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Quality at every budget, against baselines on the same rows and features."""
+    from policies.artifact import load_policy
+    from policies.outcomes import read_outcomes
+    from training.evaluation_run import evaluation_run
+    from training.extras import require
+
+    with _told_plainly():
+        if baselines:
+            require("train", "sklearn")
+        if plot or calibration:
+            require("train", "matplotlib")
+        policy = load_policy(policy_dir)
+        rows = read_outcomes(*outcomes)
+        with _progress() as (stage, tick):
+            stage("evaluating", 8 if baselines else 1)
+            report, pictures = evaluation_run(
+                policy,
+                rows,
+                split=split,
+                baselines=baselines,
+                seed=seed,
+                plot=plot is not None,
+                calibration=calibration is not None,
+                tick=lambda note: tick(1, note),
+            )
+        for path, name in ((plot, "plot"), (calibration, "calibration")):
+            if path is not None:
+                path.write_bytes(pictures[name])
+    _print_report(report, as_json)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[str, int], None], Callable[[int, str], None]]]:
+    """A bar per stage on standard error; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: list[Any] = []
+
+        def stage(name: str, total: int) -> None:
+            tasks.append(bar.add_task(name, total=total, note=""))
+
+        def tick(count: int, note: str) -> None:
+            if tasks:
+                bar.update(tasks[-1], advance=count, note=note)
+
+        yield stage, tick
+
+
+def _described(described: dict[str, Any]) -> str:
+    return "\n".join(f"{name:>16}: {value}" for name, value in described.items())
+
+
+def _print_report(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2, allow_nan=False))
+        return
+    if "curve" not in report:
+        click.echo("No test rows to evaluate on.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{report['rows']} rows: student {report['student_quality']:.3f}, teacher {report['teacher_quality']:.3f};"
+        f" APGR {_shown(report['apgr'])} {_interval(report['apgr_ci95'])},"
+        f" half the gap at {_shown(report['cpt50'])}, four fifths at {_shown(report['cpt80'])} of the calls"
+    )
+    table = Table("budget", "share", "quality", "gap recovered")
+    for point in report["curve"]:
+        table.add_row(*(_shown(point[name]) for name in ("budget", "share", "quality", "pgr")))
+    console.print(table)
+    if len(report["baselines"]) > 2:
+        rivals = Table("baseline", "APGR", "95%")
+        for name, value in report["baselines"].items():
+            rivals.add_row(name, _shown(value["apgr"]), _interval(value.get("apgr_ci95")))
+        console.print(rivals)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(value: list[float] | None) -> str:
+    return "" if value is None else f"[{value[0]:.3f}, {value[1]:.3f}]"

@@ -1,0 +1,70 @@
+"""Pictures of a report, as PNG bytes."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from policies.prompt_features import Floats
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    # No date or version inside, so that the same report gives the same bytes.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _axes(width: float = 6.4, height: float = 4.4) -> tuple[Any, Any]:
+    # Figure without pyplot: no global state, no display.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def quality_curve(report: dict[str, Any], others: dict[str, Sequence[tuple[float, float]]] | None = None) -> bytes:
+    """Quality against call share, with random between student and teacher; `others`: name -> (share, quality)."""
+    figure, axes = _axes()
+    student, teacher = report["student_quality"], report["teacher_quality"]
+    axes.plot([0, 1], [student, teacher], linestyle="--", color="grey", label="random")
+    for name, points in (others or {}).items():
+        axes.plot([x for x, _ in points], [y for _, y in points], linewidth=1, alpha=0.8, label=name)
+    points = [(0.0, student), *((p["share"], p["quality"]) for p in report["curve"])]
+    label = "training wheels" if report.get("apgr") is None else f"training wheels, APGR {report['apgr']:.3f}"
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, color="C3", label=label)
+    axes.set_xlabel("share of requests that ask the teacher")
+    axes.set_ylabel("mean quality")
+    axes.legend(loc="lower right", fontsize=8)
+    return _png(figure)
+
+
+def training_curves(curves: Sequence[dict[str, float]]) -> bytes:
+    """Path-consistency loss in training and on the validation split, and the critic's."""
+    figure, axes = _axes()
+    for key, label in (("loss", "training"), ("val_loss", "validation"), ("critic", "cost critic")):
+        points = [(row["step"], row[key]) for row in curves if key in row]
+        if points:
+            thin = key != "val_loss"
+            axes.plot([x for x, _ in points], [y for _, y in points], linewidth=0.8 if thin else 2, label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel("mean of C² / 2")
+    axes.set_yscale("log")
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def calibration(expected: Floats, gain: Floats, bins: int = 10) -> bytes:
+    """Expected gain of asking against the gain seen, in `bins` parts of equal size."""
+    figure, axes = _axes(4.6, 4.4)
+    order = np.array_split(np.argsort(expected, kind="stable"), bins)
+    points = [(float(expected[part].mean()), float(gain[part].mean())) for part in order if len(part)]
+    low, high = min(min(point) for point in points), max(max(point) for point in points)
+    axes.plot([low, high], [low, high], linestyle="--", color="grey")
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", color="C3")
+    axes.set_xlabel("expected gain")
+    axes.set_ylabel("gain seen")
+    return _png(figure)

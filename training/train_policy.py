@@ -1,0 +1,290 @@
+"""`tw train policy`: outcome tables in, a directory with a policy, its report and its curves out.
+
+Resumable: what is expensive lies in `OUT/.training` while it runs (fitted estimators, the loop's checkpoint), tied to
+the data and the settings by a digest, so that a continued run ends at the very weights of one that was not interrupted.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policies.artifact import Manifest, load_policy, save_artifact
+from policies.outcomes import Outcome, file_sha256, read_outcomes
+from policies.policy import Signals
+
+if TYPE_CHECKING:
+    from policies.wheels import WheelsPolicy
+    from training.dataset import Table
+    from training.estimators import Fitted
+    from training.learner import Loop, PathConsistencyConfig
+
+LEAST_TRAIN_ROWS = 50
+WORK = ".training"
+
+
+class CannotTrain(ValueError):
+    """The tables do not allow it; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a run tells what it does: a stage with a number of ticks, then the ticks."""
+
+    stage: Callable[[str, int], None] = lambda _name, _total: None
+    tick: Callable[[int, str], None] = lambda _count, _note: None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the tables hold; printed by `--dry-run` and kept in the report."""
+
+    rows: int
+    splits: dict[str, int]
+    both_known: int
+    with_draft: int
+    with_logprobs: int
+    student_quality: float | None
+    teacher_quality: float | None
+    signals: Signals
+    student_model: str | None
+    teacher_model: str | None
+    warnings: list[str] = field(default_factory=list)
+
+
+def _only(values: Sequence[str | None]) -> str | None:
+    names = {value for value in values if value is not None}
+    return names.pop() if len(names) == 1 else None
+
+
+def describe(outcomes: Sequence[Outcome], signals: Signals | None) -> Description:
+    """Counts and warnings; picks the draft's signals where any row has a student response. Raises CannotTrain."""
+    drafts = [row for row in outcomes if row.student_response is not None]
+    if signals == "draft" and not drafts:
+        raise CannotTrain("--signals draft needs the column student_response, and no row has one; use --signals prompt")
+    chosen: Signals = signals or ("draft" if len(drafts) > len(outcomes) / 2 else "prompt")
+    usable = drafts if chosen == "draft" else outcomes
+    both = [row for row in usable if row.student_quality is not None and row.teacher_quality is not None]
+    train = sum(row.split == "train" for row in both)
+    if train < LEAST_TRAIN_ROWS:
+        raise CannotTrain(
+            f"{train} rows of the train split have both qualities; at least {LEAST_TRAIN_ROWS} are needed"
+            " (collect more, or leave `split` out so that 60% of the rows are trained on)"
+        )
+    student = sum(row.student_quality or 0.0 for row in both) / len(both)
+    teacher = sum(row.teacher_quality or 0.0 for row in both) / len(both)
+    warnings = []
+    if teacher <= student:
+        warnings.append(
+            f"the teacher ({teacher:.3f}) is not better than the student ({student:.3f}) on average:"
+            " asking it is a waste except where a policy can tell the rows apart"
+        )
+    if chosen == "draft" and len(drafts) < len(outcomes):
+        warnings.append(f"{len(outcomes) - len(drafts)} rows without a student response are left out")
+    if not any(row.split == "val" for row in both):
+        warnings.append("no validation rows: the last weights are kept instead of the best")
+    return Description(
+        rows=len(outcomes),
+        splits=dict(sorted(Counter(row.split for row in outcomes).items())),
+        both_known=len(both),
+        with_draft=len(drafts),
+        with_logprobs=sum(bool(row.student_logprobs) for row in outcomes),
+        student_quality=round(student, 6),
+        teacher_quality=round(teacher, 6),
+        signals=chosen,
+        student_model=_only([row.student_model for row in outcomes]),
+        teacher_model=_only([row.teacher_model for row in outcomes]),
+        warnings=warnings,
+    )
+
+
+def libraries() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("training-wheels", "numpy", "torch", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def train_policy(
+    paths: Sequence[Path],
+    out: Path,
+    config: "PathConsistencyConfig",
+    *,
+    signals: Signals | None,
+    created: str,
+    resume: bool = False,
+    progress: Progress | None = None,
+    name: str | None = None,
+    shuffle_qualities: bool = False,
+) -> dict[str, Any]:
+    """Train, evaluate on the test split, save; returns the report. Raises OutcomeTableError, CannotTrain.
+
+    `created` is an ISO date for the manifest. `shuffle_qualities` is the ablation that must come out as random.
+    """
+    import torch
+
+    from training.dataset import build_table
+    from training.evaluate import evaluate
+    from training.learner import begin, finish, prepare, run
+
+    # One thread: the nets are small, and sums in a fixed order make a run reproducible.
+    torch.set_num_threads(1)
+    progress = progress or Progress()
+    progress.stage("reading the tables", len(paths))
+    outcomes: list[Outcome] = []
+    for path in paths:
+        outcomes += read_outcomes(path)
+        progress.tick(1, path.name)
+    _refuse_duplicates(outcomes, paths)
+    description = describe(outcomes, signals)
+    digests = _digests(paths)
+    progress.stage("reading the texts", len(outcomes))
+    table = build_table(outcomes, description.signals, tick=lambda n: progress.tick(n, ""))
+    if shuffle_qualities:
+        table = shuffled(table, config.seed)
+
+    settings = {**asdict(config), "signals": description.signals, "shuffle_qualities": shuffle_qualities}
+    work = out / WORK
+    key = hashlib.sha256(json.dumps([digests, settings, libraries()], sort_keys=True).encode()).hexdigest()
+    _open_work(work, key, resume=resume)
+    fitted = _estimators(table, config, work, progress)
+    lessons = prepare(table, fitted, config)
+    loop = begin(lessons, config)
+    checkpoint = work / "checkpoint.pt"
+    if checkpoint.exists():
+        loop.restore(torch.load(checkpoint, weights_only=True))
+    progress.stage("path consistency", config.steps)
+    progress.tick(loop.step, "resumed" if loop.step else "")
+
+    def tell(loop: "Loop") -> None:
+        progress.tick(1, f"validation loss {loop.best_loss:.4f} at step {loop.best_step}")
+
+    run(loop, lessons, config, tick=tell, checkpoint=checkpoint)
+    policy = finish(loop, lessons, fitted.estimators, table, config, name or out.resolve().name)
+
+    progress.stage("evaluating", 1)
+    kept = [row for row in outcomes if description.signals == "prompt" or row.student_response is not None]
+    test = [kept[i] for i in table.rows("test")]
+    measured: dict[str, Any] = evaluate(policy, test) if test else {}
+    progress.tick(1, "")
+    manifest = Manifest(
+        kind="wheels",
+        name=policy.name,
+        signals=description.signals,
+        student_model=description.student_model,
+        teacher_model=description.teacher_model,
+        data_sha256=digests,
+        seed=config.seed,
+        libraries=libraries(),
+        settings=settings,
+        metrics={key: measured.get(key) for key in ("rows", "apgr", "apgr_ci95", "cpt50", "cpt80")},
+        created=created,
+    )
+    report = {
+        **measured,
+        "data": asdict(description),
+        "blend": {
+            str(step): {"chosen": blend.chosen, "apgr": {k: round(v, 4) for k, v in blend.apgr.items()}}
+            for step, blend in lessons.blends.items()
+        },
+        "training": {
+            "best_step": loop.best_step,
+            "best_val_loss": loop.best_loss,
+            "temperature": config.temperature * lessons.scale,
+            "prices": _prices(policy),
+            "curves": loop.curves,
+        },
+    }
+    saved = _save(out, manifest, policy, report)
+    report["policy_version"] = saved.version
+    load_policy(out)  # what was written can be read, or this run failed
+    shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+def _refuse_duplicates(outcomes: Sequence[Outcome], paths: Sequence[Path]) -> None:
+    counts = Counter(row.id for row in outcomes)
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise CannotTrain(f"id {twice!r} occurs in more than one of {', '.join(map(str, paths))}")
+
+
+def _digests(paths: Sequence[Path]) -> dict[str, str]:
+    return {path.name: file_sha256(path) for path in paths}
+
+
+def shuffled(table: "Table", seed: int) -> "Table":
+    """Qualities dealt out again to other rows, pairs kept together: nothing is left to learn."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(table))
+    return replace(table, student=table.student[order], teacher=table.teacher[order])
+
+
+def _open_work(work: Path, key: str, *, resume: bool) -> None:
+    mark = work / "key"
+    same = mark.exists() and mark.read_text() == key
+    if resume and work.exists() and not same:
+        raise CannotTrain(
+            f"{work} belongs to a run with other data, settings or versions; run without --resume to begin anew"
+        )
+    if work.exists() and not resume:
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    mark.write_text(key)
+
+
+def _estimators(table: "Table", config: "PathConsistencyConfig", work: Path, progress: Progress) -> "Fitted":
+    import numpy as np
+
+    from policies.wheels import Estimators
+    from training.estimators import Fitted, fit_estimators
+
+    path = work / "estimators.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        draft = arrays.pop("draft_estimates", None)
+        return Fitted(Estimators.from_arrays(arrays), arrays.pop("prompt_estimates"), draft)
+    stages = 1 if table.draft is None else 2
+    progress.stage("fitting estimators", stages * (config.estimators.folds + 1))
+    fitted = fit_estimators(table, config.estimators, tick=lambda: progress.tick(1, ""))
+    arrays = {**fitted.estimators.arrays(), "prompt_estimates": fitted.prompt_estimates}
+    if fitted.draft_estimates is not None:
+        arrays["draft_estimates"] = fitted.draft_estimates
+    temporary = path.with_name("estimators.tmp.npz")
+    np.savez(temporary, allow_pickle=False, **arrays)
+    temporary.replace(path)
+    return fitted
+
+
+def _prices(policy: "WheelsPolicy") -> list[dict[str, float]]:
+    """The price of a call at each budget, in quality."""
+    import numpy as np
+
+    budgets = np.exp(policy.prices.log_share)
+    return [
+        {"budget": round(float(budget), 4), "price": round(float(price * policy.scale), 5)}
+        for budget, price in zip(budgets, policy.prices.price, strict=True)
+    ]
+
+
+def _save(out: Path, manifest: Manifest, policy: "WheelsPolicy", report: dict[str, Any]) -> Manifest:
+    from training.plots import quality_curve, training_curves
+
+    extra: dict[str, bytes] = {"training.png": training_curves(report["training"]["curves"])}
+    if report.get("curve"):
+        extra["curve.png"] = quality_curve(report)
+    extra["report.json"] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
+    return save_artifact(out, manifest, policy.arrays(), extra)
