@@ -73,7 +73,7 @@ class MemoryLedger:
         self._history: list[tuple[Running, str, float]] = [(NO_BUDGET, "", 0.0)]
 
     async def admit(self, ask: Ask, now: float) -> Admission:
-        return steps.admit(self._rows, self._running, ask, self._tick(now))
+        return steps.admit(self._rows, self._running, ask, self._tick(now)).admission
 
     async def settle(self, settlements: Sequence[Settlement], now: float) -> None:
         now_us = self._tick(now)

@@ -67,10 +67,12 @@ REMEMBERED_REQUESTS = 16_384
 """How many counted requests a process remembers, so that counting one twice changes nothing."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection that waits for nobody: who finds the file locked is told so at once and decides himself."""
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64)
+def connect(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
+    """A connection without transactions of its own making. `wait_s`: how long it waits for a file that is locked."""
+    connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = NORMAL")
+    # Checkpoints sync the disk; `server.ledgers.upkeep` makes them elsewhere. This is only the far bound (64 MiB).
+    connection.execute("PRAGMA wal_autocheckpoint = 16384")
     return connection
 
 

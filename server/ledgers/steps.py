@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from router import accounts, admission, terms
+from router import accounts, terms
 from router.accounts import Standing, Tally
-from router.admission import Charge, Estimate
+from router.admission import Charge, Estimate, balance, charges, correction, estimate, has_room, retry_after_s
 from router.budget import Budget, Scope
 from router.ledger import Admission, Ask, Balance, Settlement, Subject
 from router.terms import Line, Terms
@@ -89,7 +89,13 @@ def running(version: int, budget: Budget, text: str) -> Running:
     return Running(version, budget, text, terms.terms_of(budget))
 
 
-def admit(rows: Rows, budget: Running, ask: Ask, now_us: int) -> Admission:
+class Admitted(NamedTuple):
+    admission: Admission
+    reserved: bool
+    """Whether this very step made a reservation; false where it had been made before."""
+
+
+def admit(rows: Rows, budget: Running, ask: Ask, now_us: int) -> Admitted:
     """Counts the request if it is to be counted, and reserves the teacher call under every cap or under none."""
     lines = terms.lines(budget.terms, ask.subject, now_us)
     before = _standings(rows, lines)
@@ -98,32 +104,33 @@ def admit(rows: Rows, budget: Running, ask: Ask, now_us: int) -> Admission:
     if ask.counts_request and known is None and rows.first_sight(ask.id):
         _add(rows, lines, standings, accounts.ONE_REQUEST)
 
-    granted, refusal = True, None
+    granted, reserved, refusal = True, False, None
     if known is not None:
         # Asked before: nothing is charged again. What was given back cannot be used after all.
         granted = known.state is not State.RELEASED
     elif ask.wants_teacher:
-        estimate = admission.estimate(ask)
-        refusal = _refusal(rows, lines, standings, ask, estimate.charge, now_us)
-        granted = refusal is None
-        if granted:
-            _add(rows, lines, standings, estimate.charge)
+        reserve = estimate(ask)
+        refusal = _refusal(rows, lines, standings, ask, reserve.charge, now_us)
+        granted = reserved = refusal is None
+        if reserved:
+            _add(rows, lines, standings, reserve.charge)
             lease_us = now_us + int(ask.lease_s * SECOND_US)
-            charges = admission.charges(lines, standings)
-            rows.put_reservation(Reservation(ask.id, State.OPEN, lease_us, None, ask.subject, estimate, charges))
+            where = charges(lines, standings)
+            rows.put_reservation(Reservation(ask.id, State.OPEN, lease_us, None, ask.subject, reserve, where))
 
     for account, standing in standings.items():
         if standing is not before[account]:
             rows.put_standing(account, standing)
-    refused_by, retry_after_s = refusal if refusal is not None else (None, None)
-    return Admission(
+    line, wait_s = refusal if refusal is not None else (None, None)
+    admission = Admission(
         granted=granted,
-        refused_by=None if refused_by is None else refused_by.terms.limit,
-        retry_after_s=retry_after_s,
+        refused_by=None if line is None else line.terms.limit,
+        retry_after_s=wait_s,
         balances=_balances(rows, lines, standings, ask.subject, now_us),
         budget=budget.budget,
         budget_version=budget.version,
     )
+    return Admitted(admission, reserved)
 
 
 def settle(rows: Rows, settlement: Settlement, now_us: int) -> None:
@@ -135,7 +142,7 @@ def settle(rows: Rows, settlement: Settlement, now_us: int) -> None:
         standing = rows.standing(charge.account)
         if standing is None or not standing.first <= charge.bucket <= standing.bucket:
             continue
-        delta = admission.correction(charge, known.estimate, settlement)
+        delta = correction(charge, known.estimate, settlement)
         if standing.first < standing.bucket:  # a rolling window keeps its buckets
             rows.add_to_bucket(charge.account, charge.bucket, delta)
         rows.put_standing(charge.account, standing._replace(total=standing.total.plus(delta)))
@@ -190,10 +197,10 @@ def _refusal(
         if not line.terms.refuses:
             continue
         standing = standings[line.account]
-        if admission.has_room(line, standing, _open_leases(rows, line, ask.subject, now_us), charge):
+        if has_room(line, standing, _open_leases(rows, line, ask.subject, now_us), charge):
             continue
         oldest = rows.oldest_bucket(line.account) if _rolls(line.terms) else None
-        wait = admission.retry_after_s(line, oldest, now_us)
+        wait = retry_after_s(line, oldest, now_us)
         if found is None or (wait is not None and (found[1] is None or wait > found[1])):
             found = line, wait
     return found
@@ -209,6 +216,5 @@ def _balances(
     rows: Rows, lines: Sequence[Line], standings: dict[str, Standing], subject: Subject, now_us: int
 ) -> tuple[Balance, ...]:
     return tuple(
-        admission.balance(line, standings[line.account], _open_leases(rows, line, subject, now_us), now_us)
-        for line in lines
+        balance(line, standings[line.account], _open_leases(rows, line, subject, now_us), now_us) for line in lines
     )
