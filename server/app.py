@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from policies.policy import Policy
@@ -52,12 +53,13 @@ class App:
         return await self.fastapi(scope, receive, send)
 
 
-def create_app(settings: Settings, policy: Policy | None = None) -> App:
-    """`policy` takes the place of the promoted one (tests, and programs that bring a policy of their own)."""
+def create_app(settings: Settings, policy: Policy | None = None, registry: CollectorRegistry | None = None) -> App:
+    """`policy` takes the place of the promoted one, `registry` of the process's own: for tests, and for programs that
+    bring a policy of their own."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_gateway(settings, policy) as gateway:
+        async with open_gateway(settings, policy, registry) as gateway:
             app.state.gateway = gateway
             yield
 
@@ -75,15 +77,17 @@ def worker_app() -> App:
 
 
 @contextlib.asynccontextmanager
-async def open_gateway(settings: Settings, policy: Policy | None = None) -> AsyncIterator[Gateway]:
+async def open_gateway(
+    settings: Settings, policy: Policy | None = None, registry: CollectorRegistry | None = None
+) -> AsyncIterator[Gateway]:
     """Opens everything a worker needs, keeps it fresh, and closes it."""
-    metrics = Metrics()
+    metrics = Metrics(registry)
     store = PolicyStore(settings.state_dir)
     if policy is None:
         serving = store.serving()
         assert serving is not None, "tw serve promotes a policy before it starts workers"
         policy = store.load(serving.version)
-    ledger = await SqliteLedger.open(settings.state_dir / "ledger.sqlite", deadline_s=settings.timeouts.ledger_s)
+    ledger = SqliteLedger.open(settings.state_dir / "ledger.sqlite", deadline_s=settings.timeouts.ledger_s)
     running, text, version = await ledger.budget()
     log = DecisionLog(
         settings.state_dir / "decisions",

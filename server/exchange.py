@@ -67,6 +67,7 @@ class Exchange:
         self._budget_state = BudgetState()
         self._error: str | None = None
         self._delivered: life.Role = "student"
+        self._closing: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Answers the client. Raises GatewayError where nothing was sent yet and there is nothing to send."""
@@ -82,7 +83,7 @@ class Exchange:
         finally:
             for streaming in self._streams.values():
                 streaming.close()
-            await asyncio.shield(self._close(status))
+            await self._close(status)
 
     async def _run(self) -> None:
         event: life.Event = self._route()
@@ -293,24 +294,10 @@ class Exchange:
 
     async def _deliver(self, role: life.Role) -> None:
         self._delivered = role
-        counting = None
-        if not self._counted:
-            # Counting the request can go on while the answer goes out.
-            counting = asyncio.ensure_future(self._ask(wants_teacher=False))
-        try:
-            if self._request.stream:
-                await self._deliver_stream(role)
-            else:
-                await self._deliver_answer(role)
-        finally:
-            if counting is not None:
-                await self._finish_counting(counting)
-
-    async def _finish_counting(self, counting: "asyncio.Future[Admission]") -> None:
-        try:
-            await asyncio.shield(counting)
-        except LedgerUnavailable:
-            self._note_ledger_down()
+        if self._request.stream:
+            await self._deliver_stream(role)
+        else:
+            await self._deliver_answer(role)
 
     async def _deliver_answer(self, role: life.Role) -> None:
         answer = self._answers[role]
@@ -320,6 +307,7 @@ class Exchange:
             drop_logprobs(answer.data)
             raw = orjson.dumps(answer.data)
         self._first_byte_at = self._gateway.clock()
+        await self._close(200)
         await self._client.send_answer(200, raw, self._headers(role))
 
     async def _deliver_stream(self, role: life.Role) -> None:
@@ -328,11 +316,14 @@ class Exchange:
         await self._client.start_stream(self._headers(role))
         try:
             async for batch in streaming.outgoing():
+                if streaming.at_end:
+                    await self._close(200)
                 await self._client.send_events(batch)
         except UpstreamFault as fault:
             # The status is out already: say it in the stream, and do not end it as if it were whole.
             self._fault, self._error = fault, fault.code
             self._gateway.metrics.upstream_error(role, fault)
+            await self._close(200)
             await self._client.send_events([sse.encode(fault.body())])
         await self._client.end_stream()
 
@@ -351,6 +342,13 @@ class Exchange:
     # The end
 
     async def _close(self, status: int) -> None:
+        """Counts, settles and writes the record, once: before the last byte goes out, so that whoever has an answer
+        finds its decision, and no crash can lose it."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._account(status))
+        await asyncio.shield(self._closing)
+
+    async def _account(self, status: int) -> None:
         for role, streaming in self._streams.items():
             if streaming.usage is not None:
                 self._usage[role] = streaming.usage

@@ -26,20 +26,20 @@ _STREAM = (
 class Client:
     """Sends one answer. What is sent after the client has gone is dropped by the server, as ASGI promises."""
 
-    __slots__ = ("_send", "started")
+    __slots__ = ("_send", "ended")
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.started = False
+        self.ended = False
+        """The last byte is on its way: what the connection does from here on is nobody's hang-up."""
 
     async def send_answer(self, status: int, body: bytes, headers: Headers) -> None:
-        self.started = True
+        self.ended = True
         length = (b"content-length", str(len(body)).encode())
         await self._send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
         await self._send({"type": "http.response.body", "body": body})
 
     async def start_stream(self, headers: Headers) -> None:
-        self.started = True
         await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *headers]})
 
     async def send_events(self, events: list[bytes]) -> None:
@@ -47,6 +47,7 @@ class Client:
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end_stream(self) -> None:
+        self.ended = True
         await self._send({"type": "http.response.body", "body": b""})
 
 

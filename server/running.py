@@ -126,7 +126,7 @@ def _prepare_policy(settings: Settings) -> None:
 
 async def _prepare_budget(settings: Settings, parsed: Parsed) -> None:
     """The sentence of the settings becomes the running budget when it is new; otherwise a `PUT` since then stands."""
-    ledger = await SqliteLedger.open(settings.state_dir / "ledger.sqlite", deadline_s=5.0)
+    ledger = SqliteLedger.open(settings.state_dir / "ledger.sqlite", deadline_s=5.0)
     try:
         seen = settings.state_dir / "budget-of-settings.txt"
         before = seen.read_text() if seen.is_file() else None

@@ -49,12 +49,19 @@ class Streaming:
             if events:
                 yield events
 
+    @property
+    def at_end(self) -> bool:
+        """The batch given last is the last one."""
+        return self._stream.done
+
     def close(self) -> None:
         self._stream.close()
 
     def _checked(self, batch: list[bytes], *, first: bool) -> list[bytes]:
         """The events to pass on; reads what must be read and takes out what the client did not ask for."""
-        if not (first or self._reads_all or self._strips_logprobs) and not any(b'"usage"' in event for event in batch):
+        must_read = first or self._reads_all or self._strips_logprobs
+        # Inside a JSON string the quotes would be escaped, so these are keys, or nothing that reading it would harm.
+        if not must_read and not any(b'"usage"' in event or b'"error"' in event for event in batch):
             return batch
         out: list[bytes] = []
         for event in batch:

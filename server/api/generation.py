@@ -47,26 +47,22 @@ async def _run_while_connected(exchange: Exchange, client: Client, receive: Rece
 
     def hang_up(watcher: "asyncio.Future[object]") -> None:
         nonlocal gone
-        if not watcher.cancelled() and watcher.exception() is None and not finished:
+        if not watcher.cancelled() and watcher.exception() is None and not client.ended:
             gone = True
             task.cancel()
 
-    finished = False
     # Once the body is read, the next message can only be the disconnect.
     watcher = asyncio.ensure_future(receive())
     watcher.add_done_callback(hang_up)
     try:
         await exchange.run()
-        finished = True
     except GatewayError as error:
-        finished = True
         await client.send_answer(error.status, error.body(), [*error.headers(), *exchange.headers])
     except asyncio.CancelledError:
         if not gone:
             raise
         task.uncancel()
     finally:
-        finished = True
         watcher.cancel()
 
 
