@@ -1,0 +1,154 @@
+"""Pieces to clauses: one clause for each thing said.
+
+A part of a sentence that only modifies ("on weekdays, ...", "..., per key") joins the clause it belongs to. Where that
+cannot be told, nothing is guessed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from router.language.pieces import (
+    Amount,
+    Bound,
+    Condition,
+    Days,
+    Duration,
+    Each,
+    Flag,
+    Hours,
+    Model,
+    Outcome,
+    Per,
+    Piece,
+    Quantile,
+    Ratio,
+    Separator,
+    WeekStart,
+    Word,
+    Zone,
+)
+
+MODIFIERS = (Per, Each, Days, Hours, Zone, WeekStart, Ratio)
+MODIFYING: frozenset[Flag] = frozenset({"otherwise", "outside", "total", "average", "concurrent"})
+NOUNS: frozenset[Flag] = frozenset({"calls", "requests", "tokens", "to"})
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    pieces: tuple[Piece, ...]
+    join: str | None
+    """The sort of separator before it; None opens a sentence."""
+    led_by: int = 0
+    """How many of the first pieces were set off before it and so speak of the clauses after it too."""
+
+    @property
+    def flags(self) -> frozenset[Flag]:
+        return frozenset(piece.flag for piece in self.pieces if isinstance(piece, Word))
+
+    def has(self, *sorts: type[Piece]) -> bool:
+        return any(isinstance(piece, sorts) for piece in self.pieces)
+
+    @property
+    def at(self) -> tuple[int, int]:
+        return min(piece.start for piece in self.pieces), max(piece.end for piece in self.pieces)
+
+
+class Ambiguous(Exception):
+    """A modifier between two clauses that could belong to either."""
+
+    def __init__(self, clause: Clause) -> None:
+        super().__init__("ambiguous")
+        self.clause = clause
+
+
+def sentences(pieces: Iterable[Piece], forward: bool) -> list[list[Clause]]:
+    """Splits and joins. `forward`: a modifier set off between two clauses belongs to the second, as in Japanese."""
+    return [_joined(clauses, forward) for clauses in _split(pieces)]
+
+
+def _split(pieces: Iterable[Piece]) -> list[list[Clause]]:
+    out: list[list[Clause]] = []
+    sentence: list[Clause] = []
+    current: list[Piece] = []
+    join: str | None = None
+    for piece in pieces:
+        if not isinstance(piece, Separator):
+            current.append(piece)
+            continue
+        if current:
+            sentence.append(Clause(tuple(current), join))
+            current, join = [], piece.sort
+        elif join is not None and piece.sort != "comma":
+            join = piece.sort  # ", and": the stronger word counts
+        if piece.sort == "stop":
+            if sentence:
+                out.append(sentence)
+            sentence, join = [], None
+    if current:
+        sentence.append(Clause(tuple(current), join))
+    if sentence:
+        out.append(sentence)
+    return out
+
+
+def _joined(clauses: Sequence[Clause], forward: bool) -> list[Clause]:
+    out: list[Clause] = []
+    held: tuple[Piece, ...] = ()
+    held_join: str | None = None
+    for place, clause in enumerate(clauses):
+        following = clauses[place + 1] if place + 1 < len(clauses) else None
+        way = _way(clause, out[-1] if out and not held else None, following, forward)
+        if way == "forward":
+            if not held:
+                held_join = clause.join
+            held += clause.pieces
+        elif way == "back":
+            out[-1] = replace(out[-1], pieces=out[-1].pieces + clause.pieces)
+        else:
+            join = held_join if held else clause.join
+            out.append(Clause(held + clause.pieces, join, len(held)))
+            held = ()
+    return out
+
+
+def _way(clause: Clause, before: Clause | None, after: Clause | None, forward: bool) -> str | None:
+    """Whether `clause` joins the clause after it, the one before it, or stands alone (None)."""
+    flags = clause.flags
+    if "exhausted" in flags and not clause.has(Outcome, Model):
+        if after and after.has(Outcome, Model) and not after.has(Amount, Condition):
+            return "forward"
+        return "back" if before and before.has(Outcome, Model) else None
+    if clause.has(Condition) and not clause.has(Model, Amount, Outcome) and not flags & {"verb", "always", "never", "only"}:
+        if before and before.has(Condition):
+            return "back"
+        return "forward" if after and not after.has(Condition, Amount) else "back" if before else None
+    if _colon(after) and clause.has(Model, Word) and not clause.has(Amount, Outcome, Condition, Bound, Quantile, Duration):
+        return "forward"
+    if not _modifies(clause):
+        return None
+    if before is None or after is None:
+        return "forward" if after else "back" if before else None
+    if _colon(after) or flags == {"otherwise"}:
+        return "forward"
+    if forward or (clause.join == "and" and after.join != "and"):
+        return "forward"
+    if after.join == "and" and clause.join != "and":
+        return "back"
+    if all(isinstance(piece, Zone) for piece in clause.pieces):
+        return "back"
+    raise Ambiguous(clause)
+
+
+def _colon(after: Clause | None) -> bool:
+    return after is not None and after.join == "colon"
+
+
+def _modifies(clause: Clause) -> bool:
+    """True for a clause that says only when, for whom or over what time, and for a bare bound before a colon."""
+    modifying = False
+    for piece in clause.pieces:
+        if isinstance(piece, MODIFIERS) or (isinstance(piece, Word) and piece.flag in MODIFYING):
+            modifying = True
+        elif not (isinstance(piece, Word) and piece.flag in NOUNS):
+            return False
+    return modifying

@@ -1,0 +1,294 @@
+"""English text to lexemes: the longest phrase, number, time or name that stands at each place; nothing is passed over.
+
+What is no word of the budget becomes an `UNKNOWN` lexeme, what wishes without saying how much a `VAGUE` one.
+"""
+
+import re
+from typing import Any
+
+from router.language import zones
+from router.language.characters import Normal
+from router.language.english import fate, topics
+from router.language.english.numbers import number, part
+from router.language.english.words import DAY_WORDS, DAYS, LEXICON
+from router.language.lexicon import Lexeme, boundary
+from router.language.lexing import closing, lexeme, unescaped
+
+_DAY = "|".join(sorted(DAY_WORDS, key=len, reverse=True)) + "|weekdays?|working days?|workdays?|week-?ends?"
+_DAYS = re.compile(
+    rf"(?:(?:on|at|every|each|from|during|the|all) )*(?P<days>(?:{_DAY})\b"
+    rf"(?:(?:, ?(?:and |or )?| and | or | ?& ?|/| ?- ?| to | through | till | until )(?:on |at |the )*(?:{_DAY})\b)*)"
+)
+_DAY_ONE = re.compile(rf"(?P<join>, ?|and |& ?|or |/|- ?|to |through |till |until )?(?:on |at |the )*(?P<day>{_DAY})\b ?")
+_CLOCK = re.compile(
+    r"(?P<hour>\d{1,2})(?:[:.h](?P<minute>\d{2}))?(?::00)? ?(?P<half>a\.m\.|p\.m\.|am\b|pm\b)"
+    r"|(?P<hour24>\d{1,2})(?::|h)(?P<minute24>\d{2})(?::00)?(?: ?hrs| o'clock|h\b)?"
+    r"|(?P<bare>\d{1,2}) ?(?:o'clock)"
+    r"|(?P<word>noon|midday|midnight)\b"
+)
+_WEEK_START = re.compile(
+    rf"(?:(?:the )?weeks? )?(?:starts?|starting|begins?|beginning|counted|counting)(?: on| at| with| from)?(?: a| every)? "
+    rf"(?P<day>{'|'.join(sorted(DAY_WORDS, key=len, reverse=True))})\b"
+)
+_ZONE_PATH = re.compile(r"(?:in |the |at )*(?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])+)(?: time)?(?: zone)?\b")
+_ZONE_TIME = re.compile(
+    r"(?:in |the |at )*(?P<name>[a-z][a-z.']*(?: [a-z.']+){0,2}?) (?:standard |local |daylight )?time(?:zone| zone)?\b"
+)
+_ZONE_SHORT = re.compile(r"(?:in )?(?P<name>utc|gmt|jst|kst|cet|cest|est|edt|pst|pdt|aest|bst)\b(?: time)?")
+_ZONE_NAMED = re.compile(r"(?:the )?time ?zone(?: is| of|:| =)? (?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])*)\b")
+_ZONE_ODD = re.compile(r"\b(?:ist|cst|local|my|our)\b")
+_PTH = re.compile(r"p ?-?(?P<p>\d{1,2}(?:\.\d+)?|100)\b|(?P<th>\d{1,2}(?:\.\d+)?)(?:st|nd|rd|th) percentile\b")
+_LONE_TAG = re.compile(r"(?:with |has |have |carry |carrying |bearing )?(?:the |a )?(?:tagged|tags?|labelled|labeled)(?: with| as| is| are|:)? ")
+_GROUP = re.compile(
+    r"(?:from |of |in |by |with |for )?(?:the )?(?:api )?(?:keys? (?:in|of|from) (?:the )?)?(?:key |keys )?group(?: called| named|:)? "
+)
+_HEADER = re.compile(r"(?:with |whose |has |have |carrying |carry |when |if )?(?:the |a )?(?:http |request )?header(?: named| called)? ")
+_HEADER_IS = re.compile(r" ?(?:: ?|= ?|is set to |set to |equal to |equals |is |of |being )")
+_NAME = re.compile(r"[\w.@/+-]*[\w@/+]")
+_TONGUE = re.compile(r"(?:in )?(?:the )?language ")
+_MALFORMED = re.compile(r"[.,]\d")
+_WORD = re.compile(r"[\w'&+#@-]*\w")
+_FOR = re.compile(r"(?:for|on|with|in case of|when it comes to|if it is|when it is) (?:the |any |all |anything |everything )*")
+_INTRODUCED = frozenset({"SKIP", "UNKNOWN"})
+
+
+class Lexer:
+    """One pass over one text."""
+
+    def __init__(self, normal: Normal) -> None:
+        self._normal = normal
+        self._text = normal.text
+        self._out: list[Lexeme] = []
+
+    def lexemes(self) -> list[Lexeme]:
+        at = 0
+        while at < len(self._text):
+            at = at + 1 if self._text[at] == " " else self._next(at)
+        return lengths(self._out)
+
+    def _put(self, type_: str, first: int, last: int, meaning: Any = None) -> int:
+        if type_ != "SKIP":
+            self._out.append(lexeme(type_, self._text, first, last, meaning))
+        return last
+
+    def _next(self, at: int) -> int:
+        text = self._text
+        if text[at] == '"':
+            return self._quoted(at)
+        for special in (self._fate, self._named, self._time, self._topic):
+            end = special(at)
+            if end is not None:
+                return end
+        found = LEXICON.longest(text, at)
+        best, kind, meaning = (found[0], found[1].type, found[1].meaning) if found else (at, "UNKNOWN", None)
+        counted = number(text, at)
+        if counted and counted[0] > best:
+            best, kind, meaning = counted[0], "NUM", counted[1]
+            if _MALFORMED.match(text, best):
+                return self._put("MALFORMED", at, _WORD_END.match(text, best).end())  # type: ignore[union-attr]
+        shared = part(text, at)
+        if shared and shared[0] > best:
+            best, kind, meaning = shared[0], "PART", shared[1]
+        if kind == "ABOUT":
+            return self._about(at, best)
+        if kind == "UNKNOWN":
+            word = _WORD.match(text, at)
+            return self._put("UNKNOWN", at, word.end() if word else at + 1)
+        if kind == "UNIT" and text[at : at + 1] == "m" and best == at + 1 and not self._after_number():
+            return self._put("UNKNOWN", at, best)
+        if kind == "RANGE" and not self._between_numbers(at, best):
+            return self._put("COMMA" if text[at - 1 : at] == " " else "SKIP", at, best)
+        return self._put(kind, at, best, meaning)
+
+    def _after_number(self) -> bool:
+        return bool(self._out) and self._out[-1].type == "NUM"
+
+    def _between_numbers(self, at: int, end: int) -> bool:
+        rest = self._text[end:].lstrip()
+        return bool(self._out) and self._out[-1].type in ("NUM", "CLOCK") and rest[:1].isdigit() and at > 0
+
+    def _quoted(self, at: int) -> int:
+        end = closing(self._text, at + 1, '"')
+        if end is None:
+            return self._put("UNKNOWN", at, len(self._text))
+        value = unescaped(self._normal.written(at + 1, end - 1))
+        zone = re.compile(r" time\b").match(self._text, end)
+        if zone and zones.exists(value):
+            return self._put("ZONE", at, zone.end(), value)
+        return self._put("UNKNOWN", at, end)
+
+    def _string(self, at: int) -> tuple[int, str] | None:
+        """A name at `at`, bare or in quotes, as it was written."""
+        if self._text[at : at + 1] == '"':
+            end = closing(self._text, at + 1, '"')
+            if end is None or end == at + 2:
+                return None
+            return end, unescaped(self._normal.written(at + 1, end - 1))
+        match = _NAME.match(self._text, at)
+        return (match.end(), self._normal.written(at, match.end())) if match else None
+
+    def _fate(self, at: int) -> int | None:
+        if not boundary(self._text, at):
+            return None
+        end = fate.exhausted(self._text, at)
+        if end is not None:
+            return self._put("EXHAUSTED", at, end)
+        found = fate.outcome(self._text, at)
+        return self._put(found[0], at, found[1]) if found else None
+
+    def _named(self, at: int) -> int | None:
+        """Tags, headers, key groups and languages: a word that announces a name, and the name."""
+        if not boundary(self._text, at):
+            return None
+        for type_, opening in (("TAG", _LONE_TAG), ("GROUP", _GROUP), ("TONGUE", _TONGUE)):
+            match = opening.match(self._text, at)
+            found = self._string(match.end()) if match else None
+            if found:
+                return self._put(type_, at, found[0], found[1])
+        match = _HEADER.match(self._text, at)
+        name = self._string(match.end()) if match else None
+        if name is None:
+            return None
+        link = _HEADER_IS.match(self._text, name[0])
+        value = self._string(link.end()) if link else None
+        if value is None:
+            return None
+        return self._put("HEADER", at, value[0], (name[1].lower(), value[1]))
+
+    def _time(self, at: int) -> int | None:
+        """Days, clock times, time zones, the first day of the week, quantiles."""
+        text = self._text
+        if not boundary(text, at):
+            return None
+        if match := _WEEK_START.match(text, at):
+            return self._put("WEEK_START", at, match.end(), DAYS.index(DAY_WORDS[match["day"]]))
+        if match := _DAYS.match(text, at):
+            return self._put("DAYS", at, match.end(), _days(match["days"]))
+        if match := _PTH.match(text, at):
+            return self._put("PTH", at, match.end(), match["p"] or match["th"])
+        if (match := _CLOCK.match(text, at)) and boundary(text, match.end()):
+            return self._put("CLOCK", at, match.end(), _minutes(match))
+        return self._zone(at)
+
+    def _zone(self, at: int) -> int | None:
+        text = self._text
+        for pattern in (_ZONE_NAMED, _ZONE_PATH, _ZONE_SHORT, _ZONE_TIME):
+            match = pattern.match(text, at)
+            if match is None:
+                continue
+            name = zones.zone(self._normal.written(match.start("name"), match.end("name")))
+            if name:
+                return self._put("ZONE", at, match.end(), name)
+            if pattern is _ZONE_NAMED or (pattern is _ZONE_PATH and "/" in match["name"][1:] and not _units(match["name"])):
+                return self._put("NO_ZONE", match.start("name"), match.end("name"))
+        return None
+
+    def _topic(self, at: int) -> int | None:
+        """ "for legal questions", or "Legal questions always go to the teacher" where a clause begins."""
+        text = self._text
+        if not boundary(text, at):
+            return None
+        match = _FOR.match(text, at)
+        start = match.end() if match else at
+        if text[start : start + 1] == '"' and match:
+            found = self._string(start)
+            return self._put("TOPIC", at, found[0], found[1]) if found else None
+        if match is None and (self._out and self._out[-1].type not in ("SEPARATOR", "AND")):
+            return None
+        if not self._unknown(start):
+            return None
+        read = topics.read(text, start)
+        if match is None and not (read and topics.goes_somewhere(text, read)):
+            return None
+        return self._topics(read) if read else None
+
+    def _about(self, at: int, end: int) -> int:
+        text = self._text
+        start = end + 1 if text[end : end + 1] == " " else end
+        if text.startswith("about", at) and (
+            number(text, start) or part(text, start) or text[start : start + 1] in "$€£¥₹₩~" or text.startswith("once", start)
+        ):
+            return self._put("TARGET", at, end)
+        if text[start : start + 1] == '"':
+            found = self._string(start)
+            if found:
+                return self._put("TOPIC", at, found[0], found[1])
+        read = topics.read(text, start)
+        return self._topics(read) if read else self._put("UNKNOWN", at, end)
+
+    def _topics(self, read: list[tuple[int, int, str | None]]) -> int:
+        for first, last, noun in read:
+            topic = self._normal.written(first, last)
+            self._put("TOPIC", first, last, " ".join((f"{topic} {noun}" if noun else topic).split()))
+        return read[-1][1]
+
+    def _unknown(self, at: int) -> bool:
+        """True where no word of the budget stands at `at`."""
+        if at >= len(self._text) or not self._text[at].isalpha():
+            return False
+        found = LEXICON.longest(self._text, at)
+        if found and found[1].type not in _INTRODUCED:
+            return False
+        return not (number(self._text, at) or part(self._text, at) or _DAYS.match(self._text, at))
+
+
+_WORD_END = re.compile(r"[\d.,]*\d")
+
+
+def _units(name: str) -> bool:
+    """True for things like "calls/day", which are no zone."""
+    return all(found and found[0] == len(word) for word in name.split("/") if (found := LEXICON.longest(word, 0)) or True)
+
+
+def _days(written: str) -> tuple[str, ...]:
+    """The days of a list with ranges, in the order of the week."""
+    chosen: set[str] = set()
+    last: str | None = None
+    for match in _DAY_ONE.finditer(written):
+        word, join = match["day"], (match["join"] or "").strip()
+        if word.startswith(("weekd", "work")):
+            chosen.update(DAYS[:5])
+        elif word.startswith("week"):
+            chosen.update(DAYS[5:])
+        elif join in ("-", "to", "through", "till", "until") and last:
+            first, end = DAYS.index(last), DAYS.index(DAY_WORDS[word])
+            chosen.update(DAYS[(first + step) % 7] for step in range((end - first) % 7 + 1))
+        else:
+            chosen.add(DAY_WORDS[word])
+        last = DAY_WORDS.get(word)
+    return tuple(day for day in DAYS if day in chosen)
+
+
+def _minutes(match: re.Match[str]) -> int:
+    """Minutes since midnight; -1 for a time that no clock shows."""
+    if match["word"]:
+        return 0 if match["word"] == "midnight" else 720
+    hour = int(match["hour"] or match["hour24"] or match["bare"])
+    minute = int(match["minute"] or match["minute24"] or 0)
+    if match["half"]:
+        if not 1 <= hour <= 12:
+            return -1
+        hour = hour % 12 + (12 if match["half"].startswith("p") else 0)
+    if minute > 59 or hour > 24 or (hour == 24 and minute):
+        return -1
+    return 60 * hour + minute
+
+
+def lengths(lexemes: list[Lexeme]) -> list[Lexeme]:
+    """ "requests over 2,000 tokens" tells which requests; "over 2,000 tokens a day" how much. Only the first is LONGER."""
+    for place, word in enumerate(lexemes[:-2]):
+        if word.type not in ("OVER", "UNDER", "FLOOR") or [w.type for w in lexemes[place + 1 : place + 3]] != ["NUM", "TOKENS"]:
+            continue
+        before = lexemes[place - 1].type if place else ""
+        after = lexemes[place + 3].type if place + 3 < len(lexemes) else ""
+        if before in ("REQUEST", "LONG") and after not in ("PER", "A", "IN", "PER_UNIT", "PIECE") or before == "LONG":
+            kind = {"OVER": "LONGER", "FLOOR": "LONGER", "UNDER": "SHORTER"}[word.type]
+            strict = word.type == "OVER" or word.startswith(("under", "below", "beneath", "less", "fewer", "lower")) or word == "<"
+            inclusive = 0 if strict else 1
+            lexemes[place] = Lexeme.make(kind, str(word), word.first, word.last, -inclusive if kind == "LONGER" else inclusive)
+    return [word for place, word in enumerate(lexemes) if not (word.type == "LONG" and _said(lexemes, place))]
+
+
+def _said(lexemes: list[Lexeme], place: int) -> bool:
+    """True where a length follows "long", so that it is not vague."""
+    return any(word.type in ("LONGER", "SHORTER") for word in lexemes[place + 1 : place + 4])

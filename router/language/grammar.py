@@ -1,0 +1,236 @@
+"""Lexemes to pieces: a lark LALR grammar per language, built when that language is first read."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, cast
+
+from lark import Lark, Transformer, UnexpectedInput
+from lark.lexer import Lexer as LarkLexer
+
+from router.budget import Measure, Unit, When
+from router.language.lexicon import Lexeme
+from router.language.pieces import (
+    Amount,
+    Bound,
+    Condition,
+    Duration,
+    Each,
+    Flag,
+    Hours,
+    Model,
+    Per,
+    Piece,
+    Quantile,
+    Ratio,
+    Word,
+)
+
+SECONDS: dict[str, Fraction] = {
+    "millisecond": Fraction(1, 1000),
+    "second": Fraction(1),
+    "minute": Fraction(60),
+    "hour": Fraction(3600),
+    "day": Fraction(86400),
+    "week": Fraction(604800),
+    "month": Fraction(2592000),
+}
+
+
+class Misplaced(Exception):
+    """A lexeme that no rule of the grammar expects where it stands; None: the text ends too early."""
+
+    def __init__(self, lexeme: Lexeme | None) -> None:
+        super().__init__(str(lexeme))
+        self.lexeme = lexeme
+
+
+class _Given(LarkLexer):
+    """The lexemes are made already; lark only parses."""
+
+    def __init__(self, lexer_conf: object) -> None:
+        del lexer_conf
+
+    def lex(self, data: Any) -> Any:  # type: ignore[override]
+        return iter(data)
+
+
+_LOOSE: dict[str, Flag] = {
+    "CALL": "calls",
+    "REQUEST": "requests",
+    "TOKENS": "tokens",
+    "ANSWER": "verb",
+    "CONCURRENT": "concurrent",
+    "TO": "to",
+    "IN": "to",
+    "FROM": "to",
+}
+Children = list[Lexeme]
+
+
+def _span(children: list[Any]) -> tuple[int, int]:
+    return children[0].first, children[-1].last
+
+
+def _value(children: Children, *types: str) -> Any:
+    return next((child.meaning for child in children if child.type in types), None)
+
+
+class _Pieces(Transformer[Lexeme, list[Piece]]):
+    """One method per alias of the grammars. Children are lexemes, in the order of the text."""
+
+    def start(self, children: list[Piece]) -> list[Piece]:
+        return children
+
+    def piece(self, children: Children) -> Piece:
+        return cast(Piece, children[0].meaning)
+
+    separator = piece
+
+    def teacher(self, children: Children) -> Piece:
+        return Model(*_span(children), "teacher")
+
+    def noun(self, children: Children) -> Piece:
+        child = children[0]
+        return Word(child.first, child.last, _LOOSE[child.type])
+
+    # amounts
+
+    def _amount(self, children: Children, measure: Measure | None, value: Fraction, currency: str | None = None) -> Piece:
+        return Amount(*_span(children), measure, value, currency)
+
+    def percent(self, children: Children) -> Piece:
+        return self._amount(children, "share", _value(children, "NUM") / 100)
+
+    def tenths(self, children: Children) -> Piece:
+        return self._amount(children, "share", _value(children, "NUM") / 10)
+
+    def part(self, children: Children) -> Piece:
+        return self._amount(children, "share", _value(children, "NUM", "PART"))
+
+    def calls(self, children: Children) -> Piece:
+        concurrent = any(child.type == "CONCURRENT" for child in children)
+        return self._amount(children, "concurrent" if concurrent else "calls", _value(children, "NUM"))
+
+    def one_call(self, children: Children) -> Piece:
+        concurrent = any(child.type == "CONCURRENT" for child in children)
+        return self._amount(children, "concurrent" if concurrent else "calls", Fraction(1))
+
+    def times(self, children: Children) -> Piece:
+        return self._amount(children, "calls", Fraction(_value(children, "TIMES")))
+
+    def tokens(self, children: Children) -> Piece:
+        return self._amount(children, "tokens", _value(children, "NUM"))
+
+    def money(self, children: Children) -> Piece:
+        currency, parts = _value(children, "CURRENCY")
+        return self._amount(children, "usd", _value(children, "NUM") / parts, currency)
+
+    def bare(self, children: Children) -> Piece:
+        return self._amount(children, None, _value(children, "NUM"))
+
+    def ratio(self, children: Children) -> Piece:
+        return Ratio(*_span(children), _value(children, "NUM"))
+
+    def part_of_ratio(self, children: Children) -> Piece:
+        whole, taken = (child.meaning for child in children if child.type == "NUM")
+        return self._amount(children, "share", taken / whole if whole else Fraction(-1))
+
+    # quantiles
+
+    def quantile(self, children: Children) -> Piece:
+        return Quantile(*_span(children), Fraction(_value(children, "PTH")) / 100)
+
+    def percentile(self, children: Children) -> Piece:
+        return Quantile(*_span(children), _value(children, "NUM") / 100)
+
+    percent_of_answers = percentile
+
+    def tenths_of_answers(self, children: Children) -> Piece:
+        return Quantile(*_span(children), _value(children, "NUM") / 10)
+
+    def part_of_answers(self, children: Children) -> Piece:
+        return Quantile(*_span(children), _value(children, "PART"))
+
+    def median(self, children: Children) -> Piece:
+        return Quantile(*_span(children), Fraction(1, 2))
+
+    def every_answer(self, children: Children) -> Piece:
+        return Quantile(*_span(children), Fraction(1))
+
+    # bounds and windows
+
+    def bound(self, children: Children) -> Piece:
+        return Bound(*_span(children), cast(Any, children[0].type.lower()))
+
+    def duration(self, children: Children) -> Piece:
+        n, unit = _value(children, "UNIT")
+        length = _value(children, "NUM", "PART") * n
+        window = None if unit == "millisecond" else (length, cast(Unit, unit))
+        return Duration(*_span(children), length * SECONDS[unit], window)
+
+    def per(self, children: Children) -> Piece:
+        n, unit = _value(children, "UNIT")
+        number = _value(children, "NUM", "PART")
+        mark = _value(children, "MARK")
+        return Per(*_span(children), n * (Fraction(1) if number is None else number), unit, mark)
+
+    def per_request(self, children: Children) -> Piece:
+        return Per(*_span(children), Fraction(1), "request")
+
+    def each(self, children: Children) -> Piece:
+        return Each(*_span(children), _value(children, "SCOPE"))
+
+    # hours
+
+    def hours(self, children: Children) -> Piece:
+        first, last = (_minutes(child) for child in children if child.type in ("CLOCK", "NUM"))
+        return Hours(*_span(children), first, last)
+
+    def after(self, children: Children) -> Piece:
+        return Hours(*_span(children), _minutes(_time(children)), 1440)
+
+    def before(self, children: Children) -> Piece:
+        return Hours(*_span(children), 0, _minutes(_time(children)))
+
+    # conditions
+
+    def longer(self, children: Children) -> Piece:
+        more = _whole(_value(children, "NUM"))
+        return Condition(*_span(children), When(longer_than_tokens=more + _value(children, "LONGER")))
+
+    def shorter(self, children: Children) -> Piece:
+        more = _whole(_value(children, "NUM"))
+        return Condition(*_span(children), When(shorter_than_tokens=more + _value(children, "SHORTER")))
+
+
+def _time(children: Children) -> Lexeme:
+    return next(child for child in children if child.type in ("CLOCK", "NUM"))
+
+
+def _minutes(lexeme: Lexeme) -> int:
+    """Minutes since midnight of a clock time or of a bare hour; -1 where no clock shows it."""
+    if lexeme.type == "CLOCK":
+        return int(lexeme.meaning)
+    hour: Fraction = lexeme.meaning
+    return int(hour) * 60 if hour.denominator == 1 and 0 <= hour <= 24 else -1
+
+
+def _whole(value: Fraction) -> int:
+    """-1 for what is no count of tokens; `meaning` refuses it with the phrase."""
+    return int(value) if value.denominator == 1 and value >= 0 else -(10**9)
+
+
+@lru_cache(maxsize=4)
+def _parser(grammar: str) -> Callable[[Any], Any]:
+    lark = Lark(grammar, parser="lalr", lexer=_Given, transformer=_Pieces(), keep_all_tokens=True)
+    return cast(Callable[[Any], Any], lark.parse)
+
+
+def pieces(grammar: str, lexemes: list[Lexeme]) -> list[Piece]:
+    """The pieces that `grammar` makes of `lexemes`. Raises Misplaced."""
+    try:
+        return cast(list[Piece], _parser(grammar)(lexemes))
+    except UnexpectedInput as error:
+        token = getattr(error, "token", None)
+        raise Misplaced(token if isinstance(token, Lexeme) else None) from None

@@ -1,0 +1,280 @@
+"""One clause to one limit: which measure, how much, over which window, for whom and when."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, TypeVar, cast
+
+from router.budget import CALENDAR_UNITS, During, Kind, Limit, Measure, Scope, Unit, Window
+from router.language.clauses import Clause
+from router.language.messages import NAMES, unreadable
+from router.language.pieces import (
+    Amount,
+    Bound,
+    Days,
+    Duration,
+    Each,
+    Hours,
+    Model,
+    Per,
+    Piece,
+    Quantile,
+    Ratio,
+    WeekStart,
+    Word,
+    Zone,
+)
+from router.language.unreadable import Unreadable
+from router.language.characters import Normal
+
+EVERY_DAY = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+LONGEST_WINDOW = 1_000_000
+LARGEST = Fraction(10) ** 15
+_P = TypeVar("_P", bound=Piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What holds for the whole text."""
+
+    normal: Normal
+    language: str
+    timezone: str
+    week_start: int
+    rates: Mapping[str, float]
+
+    def error(self, code: str, at: Piece | Clause | tuple[int, int], **values: object) -> Unreadable:
+        span = at if isinstance(at, tuple) else at.at if isinstance(at, Clause) else (at.start, at.end)
+        return unreadable(self.language, code, self.normal.source, self.normal.span(*span), **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A limit with the place where it was said, for the errors."""
+
+    limit: Limit
+    at: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Led:
+    """What a part set off at the front says for all limits of its sentence."""
+
+    per: Per | None = None
+    each: Each | None = None
+    days: Days | None = None
+    hours: Hours | None = None
+    outside: bool = False
+    zone: Zone | None = None
+
+
+def only(clause: Clause, sort: type[_P], code: str, setting: Setting) -> _P | None:
+    """The one piece of this sort, or None. Two of them are an error that quotes the second."""
+    found = [piece for piece in clause.pieces if isinstance(piece, sort)]
+    if len(found) > 1:
+        raise setting.error(code, found[1])
+    return found[0] if found else None
+
+
+def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting) -> Limit:
+    """The limit that `clause` says. `before`: the limit said just before, whose words a bare number takes over."""
+    for model in clause.pieces:
+        if isinstance(model, Model) and model.name == "student":
+            raise setting.error("student_limit", clause)
+    flags = clause.flags
+    measure, value, quantile, bare = _what(clause, before, setting)
+    kind = _kind(clause, before, latency=quantile is not None, setting=setting)
+    takes_over = before is not None and before.measure == measure and (bare or "otherwise" in flags)
+    takes_window = takes_over or (
+        before is not None and before.measure == measure and before.kind == "target" and kind == "cap"
+    )
+    scope: Scope
+    each = only(clause, Each, "two_scopes", setting) or led.each
+    scope = each.scope if each else before.scope if takes_over and before else "all"
+    during = _during(clause, before, led, setting)
+    per = _per(clause, led, measure, setting)
+    if per is None and takes_window and before and "total" not in flags:
+        per = before.per
+    if measure == "concurrent" and per is not None:
+        raise setting.error("window", next((piece for piece in clause.pieces if isinstance(piece, Per)), clause))
+    if "average" in flags and not (per and per.unit == "request"):
+        raise setting.error("average", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "average"))
+    ratio = only(clause, Ratio, "two_windows", setting)
+    if ratio and measure in ("tokens", "usd"):
+        if ratio.requests <= 0 or per is not None:
+            raise setting.error("window", ratio)
+        value, per = value / ratio.requests, Window(1, "request")
+    return Limit(kind, measure, float(value), per, scope, during, None if quantile is None else float(quantile))
+
+
+def _what(clause: Clause, before: Limit | None, setting: Setting) -> tuple[Measure, Fraction, Fraction | None, bool]:
+    """Measure, value, quantile, and whether the number was bare. Refuses values that no limit can have."""
+    quantile = only(clause, Quantile, "two_amounts", setting)
+    duration = only(clause, Duration, "two_amounts", setting)
+    amount = only(clause, Amount, "two_amounts", setting)
+    ratio = only(clause, Ratio, "two_windows", setting)
+    flags = clause.flags
+    if duration is not None and (quantile or (amount and amount.measure == "share")):
+        share = quantile.value if quantile else cast(Amount, amount).value
+        if quantile and amount:
+            raise setting.error("two_amounts", amount)
+        if not 0 < share <= 1:
+            raise setting.error("quantile", quantile or cast(Amount, amount))
+        if duration.seconds <= 0:
+            raise setting.error("latency_zero", duration)
+        return "latency_s", duration.seconds, share, False
+    if quantile is not None:
+        raise setting.error("no_amount", clause)
+    if amount is None:
+        raise setting.error("latency" if "latency" in flags else "no_noun_unit", duration or clause)
+    measure, value = amount.measure, amount.value
+    bare = measure is None
+    if ratio and measure in (None, "calls"):
+        if ratio.requests <= 0:
+            raise setting.error("window", ratio)
+        measure, value, bare = "share", value / ratio.requests, False
+    elif "concurrent" in flags and measure in (None, "calls"):
+        measure, bare = "concurrent", False
+    elif measure is None:
+        measure = _by_noun(clause) or (before.measure if before and before.measure != "latency_s" else None)
+        bare = _by_noun(clause) is None
+        if measure is None:
+            raise setting.error("no_measure", amount)
+    elif ratio and measure == "share":
+        raise setting.error("two_windows", ratio)
+    if measure == "usd" and amount.currency not in (None, "USD"):
+        rate = setting.rates.get(cast(str, amount.currency))
+        if rate is None:
+            raise setting.error("currency", amount, currency=amount.currency)
+        value *= Fraction(str(rate))
+    if value < 0:
+        raise setting.error("negative", amount)
+    if measure == "share" and value > 1:
+        raise setting.error("share_high", amount)
+    if value > LARGEST:
+        raise setting.error("too_big", amount)
+    if measure in NAMES and value.denominator != 1:
+        raise setting.error("not_whole", amount, what=measure)
+    return measure, value, None, bare
+
+
+def _by_noun(clause: Clause) -> Measure | None:
+    """What a bare number counts by the nouns of its clause: "teacher calls: at most 200 a day"."""
+    flags = clause.flags
+    if "tokens" in flags:
+        return "tokens"
+    return "calls" if flags & {"calls", "requests"} else None
+
+
+def _kind(clause: Clause, before: Limit | None, latency: bool, setting: Setting) -> Kind:
+    bounds = [piece for piece in clause.pieces if isinstance(piece, Bound)]
+    ways = {bound.way for bound in bounds}
+    never = next((piece for piece in clause.pieces if isinstance(piece, Word) and piece.flag == "never"), None)
+    if "floor" in ways or (never is None and "over" in ways) or (never and ways & {"under"}):
+        raise setting.error("floor", bounds[0])
+    if never and "over" not in ways:
+        raise setting.error("over_target" if bounds else "unclear", clause)
+    if "target" in ways:
+        if "over" in ways or ("under" in ways and not latency and len(bounds) > 2):
+            raise setting.error("over_target", clause)
+        return "target"
+    if ways or "only" in clause.flags:
+        return "cap"
+    return before.kind if before and clause.join is not None else "cap"
+
+
+def _per(clause: Clause, led: Led, measure: Measure, setting: Setting) -> Window | None:
+    per = only(clause, Per, "two_windows", setting)
+    start = only(clause, WeekStart, "two_windows", setting)
+    if per is None and led.per and measure not in ("concurrent", "latency_s") and led.per.unit != "request":
+        per = led.per
+    if per is None:
+        if start:
+            raise setting.error("alone", start)
+        return None
+    if per.unit == "request":
+        if measure not in ("tokens", "usd"):
+            raise setting.error("request_only", per)
+        return Window(1, "request")
+    return window(per, _zone(clause, led, Per, setting), start, setting)
+
+
+def window(per: Per, tz: str, start: WeekStart | None, setting: Setting) -> Window:
+    """The window in normal form: `rolling`, `tz` and `week_start` are set only where they make a difference."""
+    n, unit = per.n, per.unit
+    for smaller, many in (("minute", 60), ("second", 60)):
+        if n.denominator != 1 and unit in ("minute", "hour") and smaller != unit:
+            n, unit = n * many, cast(Unit, smaller)
+    if unit == "millisecond" or n.denominator != 1 or not 1 <= n <= LONGEST_WINDOW:
+        raise setting.error("window", per)
+    if unit not in CALENDAR_UNITS:
+        if per.mark == "calendar":
+            raise setting.error("calendar", per)
+        return Window(int(n), unit)
+    if per.mark == "rolling":
+        return Window(int(n), unit, rolling=True)
+    first = (start.day if start else setting.week_start) if unit == "week" else 0
+    if start and unit != "week":
+        raise setting.error("alone", start)
+    return Window(int(n), unit, tz=tz, week_start=first)
+
+
+def _zone(clause: Clause, led: Led, sort: type[Piece], setting: Setting) -> str:
+    """The zone for the window (sort Per) or for the hours: the one said beside it, else the only one, else the text's."""
+    zones = [piece for piece in clause.pieces if isinstance(piece, Zone)]
+    if len(zones) > 1:
+        return _beside(clause, sort, setting, zones)
+    return zones[0].name if zones else led.zone.name if led.zone else setting.timezone
+
+
+def _beside(clause: Clause, sort: type[Piece], setting: Setting, zones: list[Zone]) -> str:
+    marks = [piece for piece in clause.pieces if isinstance(piece, (Per, Days, Hours, Zone))]
+    if setting.language == "ja":
+        marks.reverse()  # a zone stands before its noun there
+    owner: type[Piece] | None = None
+    for piece in marks:
+        if isinstance(piece, Zone):
+            if owner is sort:
+                return piece.name
+        else:
+            owner = Per if isinstance(piece, Per) else Hours
+    if len(zones) > 2 or sort is Per or owner is None:
+        raise setting.error("two_times", zones[1])
+    return setting.timezone
+
+
+def _during(clause: Clause, before: Limit | None, led: Led, setting: Setting) -> During | None:
+    flags = clause.flags
+    days = only(clause, Days, "two_times", setting)
+    hours = only(clause, Hours, "two_times", setting)
+    if "otherwise" in flags:
+        if before is None or before.during is None or days or hours:
+            raise setting.error("otherwise", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "otherwise"))
+        return replace(before.during, otherwise=not before.during.otherwise)
+    outside = "outside" in flags
+    if days is None and hours is None:
+        if outside:
+            raise setting.error("otherwise", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "outside"))
+        days, hours, outside = led.days, led.hours, led.outside
+    return during(days, hours, outside, _zone(clause, led, Hours, setting), setting)
+
+
+def during(days: Days | None, hours: Hours | None, outside: bool, tz: str, setting: Setting) -> During | None:
+    """The hours in force, or None where they are all hours."""
+    if days is None and hours is None:
+        return None
+    first, last = (hours.first, hours.last) if hours else (0, 1440)
+    if hours and (not 0 <= first <= 1440 or not 0 <= last <= 1440):
+        raise setting.error("time", hours)
+    first, last = first % 1440, last or 1440
+    chosen = days.days if days else EVERY_DAY
+    everything = chosen == EVERY_DAY and (first, last) == (0, 1440)
+    if (hours and first == last) or (everything and outside):
+        raise setting.error("time", cast(Any, hours or days))
+    if everything:
+        return None
+    return During(chosen, _clock(first), _clock(last), tz, outside)
+
+
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"

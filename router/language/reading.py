@@ -1,0 +1,154 @@
+"""Plain words to a Budget, offline and always the same way: characters, lexemes, grammar, clauses, budget."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from router.budget import Budget
+from router.language import meaning
+from router.language.canonical import canonical
+from router.language.characters import Normal, normalise
+from router.language.grammar import Misplaced, pieces
+from router.language.lexicon import Lexeme
+from router.language.limits import Setting
+from router.language.messages import unreadable
+from router.language.shape import as_dict
+from router.language.unreadable import Unreadable
+
+LONGEST_TEXT = 2000
+_QUOTED = re.compile(r'"[^"]*"')
+_KANA = re.compile("[\u3041-\u30fa\uff66-\uff9d]")
+_HAN = re.compile("[\u3400-\u9fff]")
+_LATIN = re.compile("[A-Za-z]")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A text and the budget that was read from it."""
+
+    budget: Budget
+    language: Literal["en", "ja"]
+    canonical: str
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `tw budget parse --json`."""
+        return {
+            "text": self.text,
+            "language": self.language,
+            **as_dict(self.budget),
+            "canonical": self.canonical,
+        }
+
+
+def language_of(text: str) -> Literal["en", "ja"]:
+    """Japanese where kana stand outside quotation marks, or where Chinese characters outweigh Latin letters."""
+    outside = _QUOTED.sub("", text)
+    if _KANA.search(outside):
+        return "ja"
+    return "ja" if 2 * len(_HAN.findall(outside)) > len(_LATIN.findall(outside)) else "en"
+
+
+def parse(
+    text: str, *, timezone: str = "UTC", week_start: int = 0, rates: Mapping[str, float] | None = None
+) -> Parsed:
+    """Reads a budget.
+
+    `timezone` and `week_start` (0 Monday) are what calendar windows and hours mean where the text does not say.
+    `rates` gives the USD value of one unit of a currency. Raises Unreadable with the phrase that could not be read.
+    """
+    language = language_of(text)
+    if not text.strip():
+        raise unreadable(language, "empty", text, (0, len(text)))
+    if len(text) > LONGEST_TEXT:
+        at = (LONGEST_TEXT, len(text))
+        raise unreadable(language, "too_long", text, at, length=len(text), most=LONGEST_TEXT)
+    normal = normalise(text)
+    setting = Setting(normal, language, timezone, week_start, {"USD": 1.0, **(rates or {})})
+    lexemes, grammar = _lex(normal, language)
+    _refuse(lexemes, setting)
+    try:
+        found = pieces(grammar, lexemes)
+    except Misplaced as misplaced:
+        raise _misplaced(misplaced.lexeme, lexemes, setting) from None
+    budget = meaning.budget(found, setting)
+    if not found or all(lexeme.type in ("SEPARATOR", "AND") for lexeme in lexemes):
+        raise setting.error("unknown", (0, len(normal.text)))
+    explicit = timezone != "UTC" or week_start != 0
+    return Parsed(budget, language, canonical(budget, language, explicit=explicit), text)
+
+
+def _lex(normal: Normal, language: str) -> tuple[list[Lexeme], str]:
+    # Only the language that is read is loaded: the first answer comes sooner.
+    if language == "ja":
+        from router.language.japanese.grammar import GRAMMAR as JAPANESE_GRAMMAR
+        from router.language.japanese.lexer import Lexer as JapaneseLexer
+
+        return JapaneseLexer(normal).lexemes(), JAPANESE_GRAMMAR
+    from router.language.english.grammar import GRAMMAR
+    from router.language.english.lexer import Lexer
+
+    return Lexer(normal).lexemes(), GRAMMAR
+
+
+_UNREADABLE = {
+    "UNKNOWN": "unknown",
+    "VAGUE": "vague",
+    "VAGUE_TIME": "vague_time",
+    "VAGUE_REQUEST": "vague_request",
+    "LONG": "vague_request",
+    "MALFORMED": "malformed",
+    "NO_ZONE": "zone",
+    "NO_TIME": "time",
+}
+# Lexemes that show that a clause speaks of the budget, so that only the strange words in it are quoted.
+_CONTENT = frozenset({"NUM", "PART", "TIMES", "UNDER", "OVER", "TARGET", "FLOOR", "PERCENT", "CURRENCY", "PIECE", "PTH"})
+
+
+def _refuse(lexemes: list[Lexeme], setting: Setting) -> None:
+    """Raises about the first lexeme that is no word of the budget."""
+    for place, lexeme in enumerate(lexemes):
+        code = _UNREADABLE.get(lexeme.type)
+        if lexeme.type == "CLOCK" and lexeme.meaning < 0:
+            code = "time"
+        if code is None:
+            continue
+        if code != "unknown":
+            raise setting.error(code, (lexeme.first, lexeme.last))
+        before, after = _clause(lexemes, place)
+        if not any(word.type in _CONTENT for word in lexemes[before:after]):
+            raise setting.error(code, _whole_clause(lexemes, before, after, setting))
+        last = place
+        while last + 1 < after and lexemes[last + 1].type == "UNKNOWN":
+            last += 1
+        raise setting.error(code, (lexeme.first, lexemes[last].last))
+
+
+def _clause(lexemes: list[Lexeme], place: int) -> tuple[int, int]:
+    """The range of lexemes of the clause around `place`."""
+    before = place
+    while before and lexemes[before - 1].type not in ("SEPARATOR", "AND"):
+        before -= 1
+    after = place
+    while after < len(lexemes) and lexemes[after].type not in ("SEPARATOR", "AND"):
+        after += 1
+    return before, after
+
+
+def _whole_clause(lexemes: list[Lexeme], before: int, after: int, setting: Setting) -> tuple[int, int]:
+    """The clause in characters, from one separator to the next, words that say nothing included."""
+    text = setting.normal.text
+    first = lexemes[before - 1].last if before else 0
+    last = lexemes[after].first if after < len(lexemes) else len(text)
+    inner = text[first:last]
+    return first + len(inner) - len(inner.lstrip()), first + len(inner.rstrip())
+
+
+def _misplaced(lexeme: Lexeme | None, lexemes: list[Lexeme], setting: Setting) -> Unreadable:
+    place = next((at for at, other in enumerate(lexemes) if other is lexeme), len(lexemes) - 1)
+    if lexemes[place].type in ("SEPARATOR", "AND") and place:
+        place -= 1
+    before, after = _clause(lexemes, place)
+    code = "range" if any(word.type == "RANGE" for word in lexemes[before:after]) else "unclear"
+    return setting.error(code, _whole_clause(lexemes, before, after, setting))
