@@ -10,6 +10,7 @@ import sys
 import time
 
 from server.engines.spec import UnusableWeights
+from server.engines.weights import check_directory
 
 logger = logging.getLogger("server.engines.embedded")
 
@@ -19,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     faulthandler.enable()
     try:
-        # Before the seconds that loading takes; nobody can connect until `listen`.
+        # Both before the seconds that importing torch takes. Nobody can connect until `listen`.
+        check_directory(options.model)
         listener = _bind(options.host, options.port)
         return _serve(options, listener)
     except (UnusableWeights, OSError) as error:

@@ -48,6 +48,11 @@ class KeyValues:
             self._row_numbers = torch.arange(rows)
         self.lengths = [length + 1 for length in self.lengths]
 
+    @property
+    def seen(self) -> int:
+        """How many columns were there before this pass."""
+        return 0 if self._joining is not None else self.width - 1
+
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """`keys`, `values`: (rows, heads, new tokens, head size). Returns what this pass attends to."""
         all_keys, all_values = self._keys[layer], self._values[layer]

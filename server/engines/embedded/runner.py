@@ -118,7 +118,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self._memory.width, 0
 
     def get_seq_length(self) -> int:
-        return self._memory.width - 1 if len(self._memory.positions) else 0
+        return self._memory.seen
 
     def get_max_length(self) -> int:
         return -1
@@ -130,14 +130,17 @@ def check_runner(runner: Runner, model: Any) -> None:
     A batch of unequal rows relies on the model using positions, cache and mask as given; an architecture that does not
     would answer fluently and wrongly.
     """
-    prompts = [[i % runner.vocab_size for i in (5, 17, 3, 29, 11, 7, 13)], [i % runner.vocab_size for i in (23, 2, 19)]]
-    runner.join(prompts)
-    together = runner.step([1, 4])
-    runner.leave(0)
-    second = runner.step([6])
+    first, second, third = ([i % runner.vocab_size for i in ids] for ids in ((5, 17, 3, 29, 11, 7, 13), (23, 2), (19,)))
+    got = list(runner.join([first]))
+    got.extend(runner.step([1]))
+    got.extend(runner.join([second, third]))
+    got.extend(runner.step([4, 6, 8]))
+    runner.leave(0)  # the third takes the place of the first
+    got.extend(runner.step([9, 10]))
     runner.clear()
-    expected = [alone(model, [*prompts[0], 1]), alone(model, [*prompts[1], 4]), alone(model, [*prompts[1], 4, 6])]
-    got = [together[0], together[1], second[0]]
+    texts = [first, [*first, 1], second, third, [*first, 1, 4], [*second, 6], [*third, 8]]
+    texts += [[*third, 8, 9], [*second, 6, 10]]
+    expected = [alone(model, text) for text in texts]
     loose = 1e-3 if model.dtype == torch.float32 else 0.1
     for row, truth in zip(got, expected, strict=True):
         if not np.abs(row - truth).max() <= loose * (1 + np.abs(truth).max()):
