@@ -41,6 +41,23 @@ def build(shape: Shape, tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
     )
 
 
+def grown(model: LlamaForCausalLM, shape: Shape, tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
+    """`model` with fresh layers on top, up to `shape`, that at first change nothing: what they write is zero.
+
+    A shallow model learns the digits at a fraction of the cost; the layers added go on from there (net2net, Chen et
+    al. 2016, 1511.05641). Raises RuntimeError where more than the number of layers differs.
+    """
+    larger = build(shape, tokenizer, seed)
+    young = len(model.model.layers)
+    missing = larger.load_state_dict(model.state_dict(), strict=False)
+    if missing.unexpected_keys:
+        raise RuntimeError(f"cannot grow into {shape}: nowhere to put {missing.unexpected_keys}")
+    for layer in larger.model.layers[young:]:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return larger
+
+
 def parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -55,6 +72,7 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, directory: Path, dtype
         if name != "lm_head.weight"
     }
     save_file(weights, str(directory / "model.safetensors"), metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)  # safetensors makes it readable to its owner alone
     config = model.config.to_dict() | {"architectures": ["LlamaForCausalLM"], "dtype": "float32"}
     config.pop("_name_or_path", None)
     (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

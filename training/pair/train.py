@@ -6,7 +6,7 @@ ends with the weights of a run that never stopped (on the same machine with the 
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 
 from training.pair.config import Course, Role
 from training.pair.lessons import IGNORED, lesson
-from training.pair.model import build
+from training.pair.model import build, grown
 
 
 class Stopped(Exception):
@@ -36,11 +36,30 @@ class Progress:
     seconds: float
 
 
-def learning_rate(course: Course, step: int) -> float:
-    """Rises, stays, falls: the plateau can be made longer without changing what was learned on it."""
+def scale(course: Course, step: int) -> float:
+    """The share of the full learning rate at `step`: it rises (after growing once more), stays, falls. The plateau can
+    be made longer without changing what was learned on it."""
     falling = max(1, round(course.steps * course.decay))
-    rise = min(1.0, (step + 1) / course.warmup)
-    return course.learning_rate * min(rise, (course.steps - step) / falling)
+    since = step - course.grown_at if step >= course.grown_at else step
+    return min(1.0, (since + 1) / course.warmup, (course.steps - step) / falling)
+
+
+def optimizers_of(model: LlamaForCausalLM, course: Course) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon (orthogonalised momentum) for the matrices inside the layers, AdamW for embeddings and norms.
+
+    On these questions Muon needs about a quarter of AdamW's steps (docs/pair.md has both curves).
+    """
+    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    known = {id(p) for p in inside}
+    others = [p for p in model.parameters() if id(p) not in known]
+    muon = torch.optim.Muon(
+        inside, lr=course.learning_rate, weight_decay=course.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    adamw = torch.optim.AdamW(others, lr=course.embedding_rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True)
+    for optimizer in (muon, adamw):
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return muon, adamw
 
 
 def loss_of(model: LlamaForCausalLM, course: Course, role: Role, tokenizer: Tokenizer, step: int) -> tuple[Any, int]:
@@ -72,52 +91,54 @@ def train(
     """
     work.mkdir(parents=True, exist_ok=True)
     _claim(work / "course.json", course)
-    model = build(course.shape, tokenizer, course.seed)
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": course.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=course.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
+    model = build(course.young, tokenizer, course.seed)
+    optimizers = optimizers_of(model, course)
     path = work / "checkpoint.pt"
     done = Progress(0, float("nan"), 0, 0, 0.0)
     if path.exists():
         saved = torch.load(path, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
         done = Progress(**saved["progress"])
+        if done.step > course.grown_at:
+            model = build(course.shape, tokenizer, course.seed)
+            optimizers = optimizers_of(model, course)
+        model.load_state_dict(saved["model"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        torch.set_rng_state(saved["rng"])
     model.train()
     began = clock() - done.seconds
     while done.step < course.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(course, done.step)
+        if done.step == course.grown_at and course.young != course.shape:
+            model = grown(model, course.shape, tokenizer, course.seed).train()
+            optimizers = optimizers_of(model, course)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * scale(course, done.step)
         loss, questions = loss_of(model, course, role, tokenizer, done.step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         tokens = done.tokens + course.rows * course.row_tokens
         done = Progress(done.step + 1, float(loss.detach()), tokens, done.questions + questions, clock() - began)
         report(done)
         stopping = stop()
         if stopping or done.step % course.checkpoint_every == 0 or done.step == course.steps:
-            _save(path, model, optimizer, done)
+            _save(path, model, optimizers, done)
         if stopping and done.step < course.steps:
             raise Stopped(f"the {role} stopped after {done.step} of {course.steps} steps; the same command goes on")
     model.train(False)
     return model, done
 
 
-def _save(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, done: Progress) -> None:
+def _save(path: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer], done: Progress) -> None:
     # Written beside and renamed: a machine that dies here leaves the last checkpoint whole.
     beside = path.with_suffix(".part")
     torch.save(
         {
             "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "rng": torch.get_rng_state(),
             "progress": asdict(done),
         },

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from training.pair.config import QUICK, Course, Shape
 from training.pair.lessons import IGNORED, lesson
-from training.pair.model import build
+from training.pair.model import build, grown
 from training.pair.recipe import tokenizer_of
 from training.pair.tokenizer import END, token_id
-from training.pair.train import Progress, Stopped, learning_rate, train
+from training.pair.train import Progress, Stopped, scale, train
 
 TOKENIZER: Tokenizer = tokenizer_of(QUICK)
 TINY: Course = dataclasses.replace(
@@ -49,6 +49,31 @@ def test_a_run_stopped_and_resumed_ends_with_the_weights_of_one_that_never_stopp
     resumed = run(tmp_path / "parts")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 3, 4])
+def test_resuming_around_the_growth_ends_with_the_same_weights(tmp_path: Path, stopped: int) -> None:
+    course = dataclasses.replace(TINY, shape=Shape(16, 32, 3, 2), young_layers=1, grown_at=3)
+    whole = run(tmp_path / "whole", course)
+    calls = count(1)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", course, stop=lambda: next(calls) == stopped)
+    resumed = run(tmp_path / "parts", course)
+    assert sum("o_proj" in name for name in whole) == 3
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_model_that_has_just_grown_answers_as_before() -> None:
+    young = build(Shape(16, 32, 1, 2), TOKENIZER, 0).train(False)
+    older = grown(young, Shape(16, 32, 3, 2), TOKENIZER, 0).train(False)
+    tokens = lesson(TINY, "student", TOKENIZER, 0).tokens
+    with torch.inference_mode():
+        torch.testing.assert_close(older(tokens).logits, young(tokens).logits)
+
+
+def test_a_model_cannot_grow_into_a_shape_of_another_width() -> None:
+    with pytest.raises(RuntimeError):
+        grown(build(Shape(16, 32, 1, 2), TOKENIZER, 0), Shape(32, 32, 2, 2), TOKENIZER, 0)
 
 
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
@@ -94,18 +119,23 @@ def test_progress_counts_what_was_read(tmp_path: Path) -> None:
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     seen: list[Progress] = []
-    course = dataclasses.replace(TINY, steps=60, learning_rate=1e-2)
+    course = dataclasses.replace(TINY, steps=60, learning_rate=1e-2, embedding_rate=1e-2)
     train(course, "student", TOKENIZER, tmp_path, clock=lambda: 0.0, report=seen.append, stop=lambda: False)
     first, last = (sum(done.loss for done in part) / 5 for part in (seen[:5], seen[-5:]))
     assert last < 0.6 * first
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
-    course = dataclasses.replace(TINY, steps=100, warmup=4, decay=0.2, learning_rate=1.0)
-    rates = [learning_rate(course, step) for step in range(100)]
+    course = dataclasses.replace(TINY, steps=100, warmup=4, decay=0.2)
+    rates = [scale(course, step) for step in range(100)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert set(rates[4:81]) == {1.0}
     assert rates[81:] == pytest.approx([(100 - step) / 20 for step in range(81, 100)])
+
+
+def test_the_learning_rate_rises_again_after_growing() -> None:
+    course = dataclasses.replace(TINY, steps=100, warmup=4, decay=0.2, young_layers=1, grown_at=50)
+    assert [scale(course, step) for step in range(48, 55)] == [1.0, 1.0, 0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 def test_targets_are_the_answer_and_its_end_and_nothing_else() -> None:
