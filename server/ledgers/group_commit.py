@@ -28,6 +28,7 @@ PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL)
 """Another process is at work: try again."""
 
 _PENDING = object()
+_DELIVERED = object()
 
 
 class Step:
@@ -54,9 +55,12 @@ class Step:
         self.timer = self.loop.call_later(answer_in_s, self._expire, answer_in_s)
 
     def deliver(self) -> None:
-        """On the event loop, once the outcome is known."""
+        """On the event loop, once the outcome is known; again, it does nothing."""
+        if self.outcome is _DELIVERED:
+            # A timer that found the answer was quicker than the thread's own call: nobody is late, nothing is undone.
+            return
         self.timer.cancel()
-        outcome = self.outcome
+        outcome, self.outcome = self.outcome, _DELIVERED
         if isinstance(outcome, Exception):
             if not self.future.done():
                 self.future.set_exception(outcome)
