@@ -133,7 +133,7 @@ class Threshold:
         if feature not in PROMPT_FEATURES + DRAFT_FEATURES:
             raise ValueError(f"unknown feature {feature!r}")
         levels = Levels(np.asarray(arrays["levels"], np.float64))
-        return cls(feature, float(arrays["sign"]), levels, manifest.signals, manifest.name, manifest.version)  # type: ignore[arg-type]
+        return cls(feature, float(arrays["sign"]), levels, manifest.signals, manifest.name, manifest.version)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -244,3 +244,10 @@ def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
         math.log1p(text.count("\\")),
     ]
     return np.array(dense), ngrams
+
+
+def entropy_of(top_logprobs: Sequence[float]) -> float:
+    """Entropy in nats of one token from its top log-probabilities; what they leave over counts as one more outcome."""
+    chances = [math.exp(min(logprob, 0.0)) for logprob in top_logprobs if math.isfinite(logprob)]
+    rest = max(0.0, 1.0 - sum(chances))
+    return -sum(chance * math.log(chance) for chance in (*chances, rest) if chance > 0.0)

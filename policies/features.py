@@ -6,7 +6,7 @@ the wrong places would score quietly and wrongly.
 
 import hashlib
 
-from policies.draft_features import DRAFT_FEATURES, read_draft
+from policies.draft_features import DRAFT_FEATURES, entropy_of, read_draft
 from policies.observation import Draft, Prompt
 from policies.outcomes import Outcome
 from policies.prompt_features import NGRAM_BITS, PROMPT_FEATURES, PromptView, read_prompt
@@ -18,6 +18,7 @@ __all__ = [
     "PROMPT_FEATURES",
     "PromptView",
     "draft_of",
+    "entropy_of",
     "prompt_of",
     "read_draft",
     "read_prompt",

@@ -83,7 +83,7 @@ class Outcome:
     @property
     def turn(self) -> int:
         """How many user messages the conversation holds, from 1."""
-        return max(1, sum(message.get("role") == "user" for message in self.messages or ()))
+        return max(1, len([message for message in self.messages or () if message.get("role") == "user"]))
 
 
 def message_text(content: object) -> str:
@@ -219,14 +219,12 @@ def _outcome(path: Path, number: int, row: dict[str, Any]) -> Outcome:
     split = _text(path, number, "split", row.get("split"))
     if split is not None and split not in SPLITS:
         raise OutcomeTableError(path, f"expected train, val or test, got {split!r}", column="split", row=number)
-    texts = {column: _text(path, number, column, row.get(column)) for column in TEXTS}
-    qualities = {c: _number(path, number, c, row.get(c), within=(0.0, 1.0)) for c in QUALITIES}
-    costs = {c: _number(path, number, c, row.get(c), within=(0.0, math.inf)) for c in NUMBERS}
-    lists = {column: _numbers(path, number, column, row.get(column)) for column in LISTS}
-    known: Split = split_of(prompt) if split is None else SPLITS[SPLITS.index(split)]  # type: ignore[arg-type]
-    return Outcome(
-        id=identity, prompt=prompt, messages=messages, split=known, **qualities, **costs, **texts, **lists
-    )  # fmt: skip
+    rest: dict[str, Any] = {column: _text(path, number, column, row.get(column)) for column in TEXTS}
+    rest |= {column: _number(path, number, column, row.get(column), within=(0.0, 1.0)) for column in QUALITIES}
+    rest |= {column: _number(path, number, column, row.get(column), within=(0.0, math.inf)) for column in NUMBERS}
+    rest |= {column: _numbers(path, number, column, row.get(column)) for column in LISTS}
+    known: Split = split_of(prompt) if split is None else SPLITS[SPLITS.index(split)]
+    return Outcome(id=identity, prompt=prompt, messages=messages, split=known, **rest)
 
 
 def iter_outcomes(path: str | Path) -> Iterator[Outcome]:

@@ -182,7 +182,7 @@ def read_prompt(prompt: Prompt) -> PromptView:
     numbers = tuple(to_number(m.decode()) for m in _NUMBER.findall(raw)) if digits else ()
     # Options stand on lines of their own, so a text without line ends has none.
     options = read_options(text) if lines >= 2 else {}
-    stem_words = words
+    stem_words = float(words)
     longest_option = mean_option = numeric = 0.0
     if options:
         lengths = [len(option) for option in options.values()]

@@ -1,8 +1,8 @@
-"""Where training starts from: the average of the best few rankings that the estimators give.
+"""Where training starts from: an average of the rankings that the estimators give.
 
 On some pairs predicting the student's error ranks worse than random while predicting the gain works, on others the
 error is as good. So every candidate is measured (out of fold on the training split, together with the validation
-split), the best few are brought to the unit of the gain by least squares, and averaged.
+split), brought to the unit of the gain by least squares, and counts with the square of its lift over random.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ NAMES = ("ngrams_student", "ngrams_gain", "trees_student", "trees_teacher", "tre
 class Blend:
     weights: Floats
     """(E + 1, 2): estimates and a constant -> (quality of the student, gain)."""
-    chosen: list[str]
     apgr: dict[str, float]
-    """Every candidate's, on the rows it was chosen on."""
+    """Every candidate's, on the rows that the blend was made on."""
+    parts: dict[str, float]
+    """How much each candidate counts; they sum to 1, or to 0 where none ranks better than random."""
 
 
 def _candidates(width: int) -> dict[str, Floats]:
@@ -33,7 +34,7 @@ def _candidates(width: int) -> dict[str, Floats]:
         return vector
 
     stages = ("prompt", "draft") if width == 10 else ("prompt",)
-    found = {}
+    found: dict[str, Floats] = {}
     for stage in stages:
         found |= {
             f"{stage}: gain by trees": weights(**{f"{stage}_trees_gain": 1}),
@@ -52,27 +53,29 @@ def _candidates(width: int) -> dict[str, Floats]:
 def _line(x: Floats, y: Floats) -> tuple[float, float]:
     """Least squares y = a x + c with a >= 0."""
     spread = float(((x - x.mean()) ** 2).mean())
-    slope = max(0.0, float(((x - x.mean()) * (y - y.mean())).mean()) / spread) if spread > 1e-12 else 0.0
+    slope = max(0.0, float(((x - x.mean()) * (y - y.mean())).mean()) / spread) if spread > 1e-18 else 0.0
     return slope, float(y.mean() - slope * x.mean())
 
 
-def choose(estimates: Floats, student: Floats, teacher: Floats, best: int) -> Blend:
-    """(N, E) estimates and known qualities (N,) -> the blend of the `best` candidates."""
+def choose(estimates: Floats, student: Floats, teacher: Floats) -> Blend:
+    """(N, E) estimates and known qualities (N,) -> the blend."""
     gain = teacher - student
     measured: dict[str, float] = {}
-    lines: dict[str, Floats] = {}
+    total = np.zeros(estimates.shape[1])
+    parts: dict[str, float] = {}
     for name, vector in _candidates(estimates.shape[1]).items():
         score = estimates @ vector
         value = apgr(score, student, teacher)
         measured[name] = value if np.isfinite(value) else 0.5
-        slope, constant = _line(score, gain)
-        lines[name] = np.append(slope * vector, constant)
-    chosen = sorted(measured, key=lambda name: -measured[name])[:best]
-    total = np.mean([lines[name] for name in chosen], axis=0)
-    slope, constant = _line(estimates @ total[:-1] + total[-1], gain)
-    total = slope * total
-    total[-1] += constant
+        parts[name] = max(0.0, measured[name] - 0.5) ** 2
+        total += parts[name] * _line(score, gain)[0] * vector
+    slope, constant = _line(estimates @ total, gain)
     quality = np.zeros(estimates.shape[1] + 1)
     latest = estimates.shape[1] - 5 + NAMES.index("trees_student")
     quality[latest], quality[-1] = _line(estimates[:, latest], student)
-    return Blend(np.column_stack([quality, total]), chosen, measured)
+    whole = sum(parts.values()) or 1.0
+    return Blend(
+        np.column_stack([quality, np.append(slope * total, constant)]),
+        measured,
+        {name: part / whole for name, part in parts.items()},
+    )

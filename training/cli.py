@@ -26,20 +26,21 @@ def _told_plainly() -> Iterator[None]:
     """One line and the promised exit code for everything that a user can put right."""
     from policies.artifact import ArtifactError
     from policies.outcomes import OutcomeTableError
+    from training.collecting import CannotCollect
     from training.evaluate import CannotEvaluate
     from training.extras import ExtraMissing
     from training.train_policy import CannotTrain
 
     try:
         yield
-    except (OutcomeTableError, ArtifactError, CannotTrain, CannotEvaluate) as error:
+    except (OutcomeTableError, ArtifactError, CannotTrain, CannotEvaluate, CannotCollect) as error:
         raise Unreadable(str(error)) from None
     except ExtraMissing as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
-        _stop("interrupted; the same command with --resume goes on from here")
+        _stop("interrupted; tw train policy goes on with --resume, tw collect by itself")
 
 
 def _stop(message: str) -> NoReturn:
@@ -184,6 +185,92 @@ def evaluate(
             if path is not None:
                 path.write_bytes(pictures[name])
     _print_report(report, as_json)
+
+
+@click.command()
+@click.option(
+    "--prompts", required=True, type=PATH, help="JSON lines: id, prompt or messages, reference, group, split."
+)
+@click.option("--out", required=True, type=PATH, help="Outcome table; Parquet or JSONL by its name.")
+@click.option("--student-url", default=None, help="OpenAI-compatible base URL [the gateway on this machine].")
+@click.option("--teacher-url", default=None, help="The same for the teacher.")
+@click.option("--student-model", default="student", show_default=True)
+@click.option("--teacher-model", default="teacher", show_default=True)
+@click.option("--student-key-env", default="TW_STUDENT_API_KEY", show_default=True, help="Variable that holds the key.")
+@click.option("--teacher-key-env", default="TW_TEACHER_API_KEY", show_default=True)
+@click.option("--student-price", nargs=2, type=float, default=None, help="USD per million tokens, in and out.")
+@click.option("--teacher-price", nargs=2, type=float, default=None, help="The same for the teacher.")
+@click.option("--grade", default="exact", show_default=True, help="exact, numeric, judge, or module:function.")
+@click.option("--judge-url", default=None, help="Who judges [the teacher].")
+@click.option("--judge-model", default=None)
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts under way at once."
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=None)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True)
+@click.option(
+    "--attempts", type=click.IntRange(min=1), default=5, show_default=True, help="Per request, with growing waits."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def collect(
+    prompts: Path,
+    out: Path,
+    student_url: str | None,
+    teacher_url: str | None,
+    student_model: str,
+    teacher_model: str,
+    student_key_env: str,
+    teacher_key_env: str,
+    student_price: tuple[float, float] | None,
+    teacher_price: tuple[float, float] | None,
+    grade: str,
+    judge_url: str | None,
+    judge_model: str | None,
+    concurrency: int,
+    max_tokens: int | None,
+    temperature: float,
+    attempts: int,
+    as_json: bool,
+) -> None:
+    """Ask both models every prompt and grade the answers: an outcome table for your own pair.
+
+    Run the same command again to go on after an interruption, or to ask again what failed.
+    """
+    import asyncio
+    import os
+    from dataclasses import asdict
+
+    from training.collecting import GATEWAY, Asking, CannotCollect, Endpoint, read_questions
+    from training.collecting import collect as collect_rows
+    from training.extras import require
+    from training.grades import named_grade
+
+    def endpoint(role: str, url: str | None, model: str, key_env: str, price: tuple[float, float] | None) -> Endpoint:
+        return Endpoint(role, url or GATEWAY, model, os.environ.get(key_env), *(price or (None, None)))
+
+    with _told_plainly():
+        if out.suffix.lower() in (".parquet", ".pq"):
+            require("tables", "pyarrow")
+        if not out.parent.is_dir():
+            raise CannotCollect(f"{out.parent}: no such directory")
+        questions = read_questions(prompts)
+        how = Asking(concurrency=concurrency, attempts=attempts, max_tokens=max_tokens, temperature=temperature)
+        student = endpoint("student", student_url, student_model, student_key_env, student_price)
+        teacher = endpoint("teacher", teacher_url, teacher_model, teacher_key_env, teacher_price)
+        judge = Endpoint("judge", judge_url or teacher.url, judge_model or teacher.model, teacher.key)
+        graded = named_grade(grade, judge, how)
+        with _progress() as (stage, tick):
+            stage("asking", len(questions))
+            work = collect_rows(questions, out, student, teacher, graded, how, grade_name=grade, tick=tick)
+            counts = asyncio.run(work)
+    if as_json:
+        click.echo(json.dumps(asdict(counts), indent=2))
+        return
+    click.echo(f"{counts.rows} rows in {out}; asked {counts.asked} in this run.")
+    if counts.failed:
+        click.echo(
+            f"{counts.failed} of them lack an answer (first: {counts.first_error}); run again to retry.", err=True
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ of it. Targets are the student's quality, the teacher's, and the gain of asking.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ class EstimatorConfig:
     depth: int = 5
     least_leaf_rows: int = 20
     l2: float = 1.0
-    feature_part: float = 0.5
+    feature_part: float = 0.25
     """The part of the features that a split may look at."""
     ridge: float = 3.0
     least_documents: int = 2
@@ -43,7 +44,9 @@ class Fitted:
     """(N, 5)"""
 
 
-def _tfidf(ngrams: Ragged, idf: npt.NDArray[np.float32] | None, train: Bools, least: int):  # type: ignore[no-untyped-def]
+def _tfidf(
+    ngrams: Ragged, idf: npt.NDArray[np.float32] | None, train: Bools, least: int
+) -> tuple[Any, npt.NDArray[np.float32]]:
     """The same numbers as `NgramLinear` computes for one row, as a sparse matrix; fits idf where it is None."""
     from scipy import sparse
 
@@ -95,7 +98,7 @@ def _fit_ngrams(
     return NgramLinear(idf, weights, bias), out
 
 
-def export_forest(models: list[object]) -> Forest:
+def export_forest(models: list[Any]) -> Forest:
     """One fitted HistGradientBoostingRegressor per target -> arrays. A float or int stands for a constant."""
     features: list[int] = []
     thresholds: list[float] = []
@@ -120,8 +123,8 @@ def export_forest(models: list[object]) -> Forest:
             base.append(float(model))
             roots.append(leaf(0.0))
             continue
-        base.append(float(np.ravel(model._baseline_prediction)[0]))  # type: ignore[attr-defined]
-        for (predictor,) in model._predictors:  # type: ignore[attr-defined]
+        base.append(float(np.ravel(model._baseline_prediction)[0]))
+        for (predictor,) in model._predictors:
             nodes, offset = predictor.nodes, len(features)
             roots.append(offset)
             deepest = max(deepest, int(nodes["depth"].max()))
@@ -157,7 +160,7 @@ def _fit_forest(
 ) -> tuple[Forest, Floats]:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    def fit(rows: Ints, target: Floats) -> object:
+    def fit(rows: Ints, target: Floats) -> Any:
         if len(rows) == 0:
             return 0.0
         if len(rows) < 2 * config.least_leaf_rows or np.ptp(target[rows]) == 0:

@@ -60,7 +60,6 @@ class PathConsistencyConfig:
     knots: int = 17
     draft_cost: float = 0.0
     """What a draft costs, in teacher calls."""
-    blend: int = 3
     critic_weight: float = 0.3
     evaluate_every: int = 50
     checkpoint_every: int = 200
@@ -88,7 +87,7 @@ class Lessons:
         return self.defer is not None
 
 
-def prepare(table: Table, fitted: Fitted, config: PathConsistencyConfig) -> Lessons:
+def prepare(table: Table, fitted: Fitted) -> Lessons:
     """Join estimates and features, choose the blends, find the unit of quality."""
     known = table.both_known
     chosen_on = np.flatnonzero(known & (table.split != "test"))
@@ -99,7 +98,7 @@ def prepare(table: Table, fitted: Fitted, config: PathConsistencyConfig) -> Less
         estimates[Step.DEFER] = np.hstack([fitted.prompt_estimates, fitted.draft_estimates])
         defer = np.hstack([estimates[Step.DEFER], table.prompt, table.draft])
     blends = {
-        step: choose(values[chosen_on], table.student[chosen_on], table.teacher[chosen_on], config.blend)
+        step: choose(values[chosen_on], table.student[chosen_on], table.teacher[chosen_on])
         for step, values in estimates.items()
     }
     last = list(blends)[-1]
@@ -376,16 +375,34 @@ def _track_costs(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) ->
     loop.multiplier = constraint.update(loop.multiplier, cost, config.gains)
 
 
-def _validate(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) -> float:
-    """Path-consistency loss on the validation split, every branch at five budgets."""
+def _advantage(loop: Loop, lessons: Lessons, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """On the validation rows at the last step: gain seen, gain by the blend, and the correction of it; (B,) each."""
     rows = torch.from_numpy(lessons.val if len(lessons.val) else lessons.train)
-    total = 0.0
+    rows = rows[~torch.isnan(lessons.teacher[rows] - lessons.student[rows])]
+    step = list(loop.nets)[-1]
+    shares = torch.full((len(rows),), share, dtype=torch.float64)
     with torch.no_grad():
-        for share in (0.05, 0.1, 0.2, 0.3, 0.5):
-            shares = torch.full((len(rows),), share, dtype=torch.float64)
-            episodes = off_policy(rows, shares, two_steps=lessons.two_steps)
-            total += float(losses(loop.nets, loop.lagged, lessons, episodes, loop.multiplier, config).policy)
-    return total / 5
+        _, gain, correction, _ = loop.nets[step](
+            _features(lessons)[step][rows], shares, price_at(shares, loop.multiplier)
+        )
+    return lessons.teacher[rows] - lessons.student[rows], gain, correction[:, 1]
+
+
+def _validate(loop: Loop, lessons: Lessons) -> float:
+    """Mean square of C(ask) - C(stay) over five budgets: what is inconsistent in the choice itself.
+
+    The value's own error is left out: it is large, and says nothing about whom to ask.
+    """
+    found = [_advantage(loop, lessons, share) for share in (0.05, 0.1, 0.2, 0.3, 0.5)]
+    return sum(float((seen - gain - correction).square().mean()) for seen, gain, correction in found) / len(found)
+
+
+def _supported(loop: Loop, lessons: Lessons) -> float:
+    """How much of the network's correction the validation rows bear out: least squares, within 0..1."""
+    found = [_advantage(loop, lessons, share) for share in (0.05, 0.1, 0.2, 0.3, 0.5)]
+    above = sum(float(((seen - gain) * correction).mean()) for seen, gain, correction in found)
+    below = sum(float(correction.square().mean()) for _, _, correction in found)
+    return min(max(above / below, 0.0), 1.0) if below > 1e-12 else 0.0
 
 
 def run(
@@ -399,7 +416,7 @@ def run(
     """Train from `loop.step` to the end, leaving the best weights in `loop.best`. `tick` runs after every step."""
     while loop.step < config.steps:
         if loop.step % config.evaluate_every == 0:
-            _keep_best(loop, lessons, config)
+            _keep_best(loop, lessons)
         rate = config.learning_rate * 0.5 * (1 + math.cos(math.pi * loop.step / config.steps))
         for group in loop.optimiser.param_groups:
             group["lr"] = rate * group["rate"]
@@ -424,11 +441,11 @@ def run(
         if checkpoint is not None and loop.step % config.checkpoint_every == 0:
             save_checkpoint(loop, checkpoint)
         tick(loop)
-    _keep_best(loop, lessons, config)
+    _keep_best(loop, lessons)
 
 
-def _keep_best(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) -> None:
-    loss = _validate(loop, lessons, config)
+def _keep_best(loop: Loop, lessons: Lessons) -> None:
+    loss = _validate(loop, lessons)
     loop.curves.append({"step": loop.step, "val_loss": loss})
     if loss < loop.best_loss:
         loop.best_loss, loop.best_step = loss, loop.step
@@ -454,6 +471,11 @@ def finish(
         latest = loop.nets[step].state_dict()
         merged = {key: latest[key] if key.startswith("cost_") else value for key, value in weights.items()}
         loop.nets[step].load_state_dict(merged)
+    last = list(loop.nets)[-1]
+    with torch.no_grad():
+        part = _supported(loop, lessons)
+        loop.nets[last].w2[:, 1] *= part
+        loop.nets[last].b2[1] *= part
     nets: dict[Step, StepNet] = {step: net.export() for step, net in loop.nets.items()}
     policy = WheelsPolicy(
         name=name,

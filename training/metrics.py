@@ -58,7 +58,7 @@ def bootstrap_apgr(
     """95% percentile interval over resampled rows; None where too few resamples have a better teacher."""
     count = len(student)
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(np.float32)
+    weights = rng.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(np.float64)
     gain = teacher - student
     gap = weights @ gain / count
     # Random order within equal scores, fixed before the budgets are looped over.
@@ -69,7 +69,7 @@ def bootstrap_apgr(
         rows, worth = shared or _cumulated(scores[i], gain, weights, jitter)
         recovered[i] = _at(rows, worth, share * count)
     with np.errstate(divide="ignore", invalid="ignore"):
-        areas = np.trapezoid(recovered / count / np.where(gap > 0, gap, np.nan), SHARES, axis=0)
+        areas = np.asarray(np.trapezoid(recovered / count / np.where(gap > 0, gap, np.nan), SHARES, axis=0))
     areas = areas[np.isfinite(areas)]
     if len(areas) < resamples // 2:
         return None
@@ -80,7 +80,7 @@ def _cumulated(scores: Floats, gain: Floats, weights: Floats, jitter: Ints) -> t
     """Rows asked and gain won, (R, N) each, going down the ranking."""
     order = np.lexsort((jitter, -scores))
     ordered = weights[:, order]
-    return np.cumsum(ordered, axis=1), np.cumsum(ordered * gain[order].astype(np.float32), axis=1)
+    return np.cumsum(ordered, axis=1), np.cumsum(ordered * gain[order], axis=1)
 
 
 def _at(rows: Floats, worth: Floats, asked: float) -> Floats:

@@ -1,7 +1,7 @@
 """Pictures of a report, as PNG bytes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def _axes(width: float = 6.4, height: float = 4.4) -> tuple[Any, Any]:
     return figure, axes
 
 
-def quality_curve(report: dict[str, Any], others: dict[str, Sequence[tuple[float, float]]] | None = None) -> bytes:
+def quality_curve(report: dict[str, Any], others: Mapping[str, Sequence[tuple[float, float]]] | None = None) -> bytes:
     """Quality against call share, with random between student and teacher; `others`: name -> (share, quality)."""
     figure, axes = _axes()
     student, teacher = report["student_quality"], report["teacher_quality"]

@@ -5,6 +5,7 @@ features that the policy has too, out of fold on the training rows.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -75,13 +76,18 @@ def rival_scores(
         scores["gbdt"] = boosted.fit(features[train], gain[train]).predict(features)
         tick("mlp")
         network = MLPRegressor(
-            (32,), alpha=1.0, learning_rate_init=1e-3, max_iter=60, early_stopping=len(train) >= 200, random_state=seed
+            hidden_layer_sizes=(32,),
+            alpha=1.0,
+            learning_rate_init=1e-3,
+            max_iter=60,
+            early_stopping=len(train) >= 200,
+            random_state=seed,
         )
         scores["mlp"] = _fit_quietly(network, standard[train], gain[train]).predict(standard)
     return table, scores
 
 
-def _fit_quietly(network, features, target):  # type: ignore[no-untyped-def]
+def _fit_quietly(network: Any, features: Floats, target: Floats) -> Any:
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning

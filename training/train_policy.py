@@ -157,7 +157,7 @@ def train_policy(
     key = hashlib.sha256(json.dumps([digests, settings, libraries()], sort_keys=True).encode()).hexdigest()
     _open_work(work, key, resume=resume)
     fitted = _estimators(table, config, work, progress)
-    lessons = prepare(table, fitted, config)
+    lessons = prepare(table, fitted)
     loop = begin(lessons, config)
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
@@ -193,7 +193,9 @@ def train_policy(
         **measured,
         "data": asdict(description),
         "blend": {
-            str(step): {"chosen": blend.chosen, "apgr": {k: round(v, 4) for k, v in blend.apgr.items()}}
+            str(step): {
+                name: {"part": round(part, 4), "apgr": round(blend.apgr[name], 4)} for name, part in blend.parts.items()
+            }
             for step, blend in lessons.blends.items()
         },
         "training": {

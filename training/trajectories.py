@@ -101,12 +101,12 @@ def spans(episodes: Episodes, *, two_steps: bool) -> SubTrajectories:
     """All sub-trajectories: (0,1); and for episodes that reach the defer step also (1,2) and (0,2)."""
     every = torch.arange(len(episodes))
     drafted = every[episodes.branch != int(Branch.TEACHER)] if two_steps else every[:0]
-    zeros, ones, twos = torch.zeros_like, torch.ones_like, lambda t: torch.full_like(t, 2)
+    zeros, ones = torch.zeros_like, torch.ones_like
     over_at_once = torch.ones_like(every, dtype=torch.bool)
     over_at_once[drafted] = False
     return SubTrajectories(
         episode=torch.cat([every, drafted, drafted]),
         first=torch.cat([zeros(every), ones(drafted), zeros(drafted)]),
-        last=torch.cat([ones(every), twos(drafted), twos(drafted)]),
+        last=torch.cat([ones(every), 2 * ones(drafted), 2 * ones(drafted)]),
         ends=torch.cat([over_at_once, torch.ones(2 * len(drafted), dtype=torch.bool)]),
     )

@@ -1,0 +1,378 @@
+"""`tw collect`: asks both models every prompt and keeps answers, log-probabilities, tokens and costs, graded.
+
+Idea: every finished row is appended to `OUT.partial` at once, so an interrupted run loses only what was on the wire;
+the table itself appears by one rename when all rows are there. A row that could not be answered keeps a null quality
+and is asked again when the command is run again.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from policies.features import entropy_of
+from policies.outcomes import split_of
+
+GATEWAY = "http://127.0.0.1:8080/v1"
+RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""HTTP statuses that may go away by themselves."""
+
+
+class CannotCollect(Exception):
+    """The prompts or the settings are wrong; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    id: str
+    messages: list[dict[str, Any]]
+    prompt: str | None
+    reference: str | None = None
+    group: str | None = None
+    split: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.prompt if self.prompt is not None else json.dumps(self.messages, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One of the two models. Prices are USD per million tokens."""
+
+    role: str
+    url: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+    price_in: float | None = None
+    price_out: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the models are asked."""
+
+    concurrency: int = 8
+    attempts: int = 5
+    first_wait_s: float = 1.0
+    timeout_s: float = 300.0
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    top_logprobs: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    text: str | None
+    logprobs: list[float] | None = None
+    entropies: list[float] | None = None
+    finish_reason: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+    model: str | None = None
+    error: str | None = None
+
+
+Grade = Callable[[aiohttp.ClientSession, Question, str], Awaitable[float]]
+"""Question and response -> quality 0..1; ValueError where it cannot be said."""
+
+
+def read_questions(path: Path) -> list[Question]:
+    """JSON lines with `id`, `prompt` or `messages`, and maybe `reference`, `group`, `split`. Raises CannotCollect."""
+    if not path.is_file():
+        raise CannotCollect(f"{path}: no such file")
+    found: list[Question] = []
+    seen: set[str] = set()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            question = _question(path, number, line)
+            if question.id in seen:
+                raise CannotCollect(f"{path}, row {number}: id {question.id!r} occurs twice")
+            seen.add(question.id)
+            found.append(question)
+    if not found:
+        raise CannotCollect(f"{path}: no prompts in it")
+    return found
+
+
+def _question(path: Path, number: int, line: bytes) -> Question:
+    place = f"{path}, row {number}"
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise CannotCollect(f"{place}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise CannotCollect(f"{place}: expected a JSON object")
+    prompt, messages = row.get("prompt"), row.get("messages")
+    if isinstance(messages, str):
+        try:
+            messages = orjson.loads(messages)
+        except orjson.JSONDecodeError as error:
+            raise CannotCollect(f"{place}: messages is not JSON: {error}") from None
+    if messages is None and isinstance(prompt, str):
+        messages = [{"role": "user", "content": prompt}]
+    elif not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
+        raise CannotCollect(f"{place}: needs prompt (text) or messages (a list of chat messages)")
+    else:
+        prompt = None
+    texts: dict[str, str | None] = {}
+    for name in ("reference", "group", "split"):
+        value = row.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
+            raise CannotCollect(f"{place}: {name} must be text")
+        texts[name] = None if value is None else str(value)
+    if texts["split"] not in (None, "train", "val", "test"):
+        raise CannotCollect(f"{place}: split must be train, val or test, got {texts['split']!r}")
+    identity = row.get("id", number)
+    if not isinstance(identity, (str, int)) or isinstance(identity, bool) or identity == "":
+        raise CannotCollect(f"{place}: id must be text")
+    return Question(str(identity), messages, prompt, **texts)
+
+
+async def ask(
+    session: aiohttp.ClientSession, endpoint: Endpoint, messages: Sequence[dict[str, Any]], how: Asking
+) -> Reply:
+    """One chat completion, retried with doubling waits; an error in the reply where none came."""
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": list(messages),
+        "temperature": how.temperature,
+        "logprobs": True,
+        "top_logprobs": how.top_logprobs,
+    }
+    if how.max_tokens is not None:
+        body["max_tokens"] = how.max_tokens
+    headers = {"authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
+    error = "not asked"
+    for attempt in range(how.attempts):
+        if attempt:
+            await asyncio.sleep(how.first_wait_s * 2 ** (attempt - 1))
+        try:
+            async with session.post(
+                f"{endpoint.url.rstrip('/')}/chat/completions",
+                json=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=how.timeout_s),
+            ) as response:
+                raw = await response.read()
+                if response.status == 200:
+                    route = response.headers.get("x-tw-route")
+                    if route is not None and route != endpoint.role and endpoint.model in ("student", "teacher"):
+                        reason = response.headers.get("x-tw-reason", "unknown reason")
+                        return Reply(None, error=f"the gateway answered by its {route}: {reason}")
+                    return _reply(raw, endpoint)
+                error = f"HTTP {response.status}: {_error_text(raw)}"
+                if response.status == 400 and "logprobs" in body:
+                    # Some APIs refuse log-probabilities; an answer without them is worth more than none.
+                    body.pop("logprobs")
+                    body.pop("top_logprobs")
+                    continue
+                if response.status not in RETRIED:
+                    break
+        except (aiohttp.ClientError, TimeoutError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as failure:
+            error = f"not a chat completion: {type(failure).__name__}: {failure}"
+            break
+    return Reply(None, error=error)
+
+
+def _error_text(raw: bytes) -> str:
+    try:
+        return str(orjson.loads(raw)["error"]["message"])[:200]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return raw[:200].decode("utf-8", "replace")
+
+
+def _reply(raw: bytes, endpoint: Endpoint) -> Reply:
+    answer = orjson.loads(raw)
+    choice = answer["choices"][0]
+    tokens = ((choice.get("logprobs") or {}).get("content")) or []
+    usage = answer.get("usage") or {}
+    tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    cost = usage.get("cost")
+    if cost is None and endpoint.price_in is not None and endpoint.price_out is not None and tokens_in is not None:
+        cost = (tokens_in * endpoint.price_in + (tokens_out or 0) * endpoint.price_out) / 1e6
+    spread = [entropy_of([top["logprob"] for top in token.get("top_logprobs") or []]) for token in tokens]
+    return Reply(
+        text=choice["message"].get("content") or "",
+        logprobs=[float(token["logprob"]) for token in tokens] or None,
+        entropies=spread if any(token.get("top_logprobs") for token in tokens) else None,
+        finish_reason=choice.get("finish_reason"),
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        cost=cost,
+        model=answer.get("model"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    rows: int
+    asked: int
+    """Rows asked in this run; the others were there already."""
+    failed: int
+    """Rows with an unanswered side."""
+    first_error: str | None
+
+
+async def collect(
+    questions: Sequence[Question],
+    out: Path,
+    student: Endpoint,
+    teacher: Endpoint,
+    grade: Grade,
+    how: Asking,
+    *,
+    grade_name: str,
+    tick: Callable[[int, str], None] = lambda _count, _note: None,
+) -> Collected:
+    """Ask, grade, append; when all rows are there write the table. Raises CannotCollect."""
+    partial = out.with_name(out.name + ".partial")
+    settings = {"student": [student.url, student.model], "teacher": [teacher.url, teacher.model], "grade": grade_name}
+    rows = _resume(partial, settings)
+    wanted = {question.id for question in questions}
+    done = {row["id"] for row in rows.values() if row["id"] in wanted and row["error"] is None}
+    todo = [question for question in questions if question.id not in done]
+    tick(len(done), "already there" if done else "")
+    gate = asyncio.Semaphore(how.concurrency)
+    failed = 0
+    first_error: str | None = None
+    with partial.open("ab") as file:
+        if not rows and file.tell() == 0:
+            _append(file, {"settings": settings})
+
+        async def one(question: Question) -> None:
+            nonlocal failed, first_error
+            async with gate:
+                replies = await asyncio.gather(
+                    ask(session, student, question.messages, how), ask(session, teacher, question.messages, how)
+                )
+                row = await _row(session, question, replies[0], replies[1], grade)
+            rows[question.id] = row
+            _append(file, row)
+            if row["error"] is not None:
+                failed += 1
+                first_error = first_error or f"{question.id}: {row['error']}"
+            tick(1, f"{failed} failed" if failed else "")
+
+        connector = aiohttp.TCPConnector(limit=2 * how.concurrency)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, trust_env=True) as session,
+                asyncio.TaskGroup() as group,
+            ):
+                for question in todo:
+                    group.create_task(one(question))
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
+    ordered = [rows[question.id] for question in questions]
+    if failed and failed == len(questions):
+        raise CannotCollect(f"no prompt was answered by both models; the first: {first_error}")
+    write_table(out, ordered)
+    if not failed:
+        partial.unlink()
+    return Collected(len(ordered), len(todo), failed, first_error)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One of the exceptions that ended the tasks: a nested group says nothing to whoever reads it."""
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+async def _row(
+    session: aiohttp.ClientSession, question: Question, student: Reply, teacher: Reply, grade: Grade
+) -> dict[str, Any]:
+    qualities: list[float | None] = []
+    errors = [f"{role}: {reply.error}" for role, reply in (("student", student), ("teacher", teacher)) if reply.error]
+    for reply in (student, teacher):
+        quality = None
+        if reply.text is not None:
+            try:
+                quality = await grade(session, question, reply.text)
+            except (ValueError, aiohttp.ClientError, TimeoutError) as failure:
+                errors.append(f"grading: {failure}")
+        qualities.append(quality)
+    return {
+        "id": question.id,
+        "prompt": question.prompt,
+        "messages": None if question.prompt is not None else json.dumps(question.messages, ensure_ascii=False),
+        "reference": question.reference,
+        "group": question.group,
+        "split": question.split or split_of(question.text),
+        "student_model": student.model,
+        "teacher_model": teacher.model,
+        "student_quality": qualities[0],
+        "teacher_quality": qualities[1],
+        "student_response": student.text,
+        "teacher_response": teacher.text,
+        "student_logprobs": student.logprobs,
+        "student_entropies": student.entropies,
+        "student_finish_reason": student.finish_reason,
+        "student_tokens_in": student.tokens_in,
+        "student_tokens_out": student.tokens_out,
+        "teacher_tokens_in": teacher.tokens_in,
+        "teacher_tokens_out": teacher.tokens_out,
+        "student_cost": student.cost,
+        "teacher_cost": teacher.cost,
+        "error": "; ".join(errors) or None,
+    }
+
+
+def _append(file: Any, row: dict[str, Any]) -> None:
+    # One write per row, pushed to the disk: what is in the file was paid for.
+    file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    file.flush()
+
+
+def _resume(partial: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if not partial.exists() or partial.stat().st_size == 0:
+        return {}
+    raw = partial.read_bytes()
+    if not raw.endswith(b"\n"):
+        # The line that was being written when the last run was killed.
+        raw = raw[: raw.rfind(b"\n") + 1]
+        partial.write_bytes(raw)
+    lines = [orjson.loads(line) for line in raw.splitlines()]
+    if not lines:
+        return {}
+    if lines[0].get("settings") != settings:
+        raise CannotCollect(f"{partial} was begun with other models, URLs or grading; remove it to begin anew")
+    return {row["id"]: row for row in lines[1:]}
+
+
+_KINDS = {
+    **dict.fromkeys(("student_quality", "teacher_quality", "student_cost", "teacher_cost"), "number"),
+    **dict.fromkeys(("student_tokens_in", "student_tokens_out", "teacher_tokens_in", "teacher_tokens_out"), "count"),
+    **dict.fromkeys(("student_logprobs", "student_entropies"), "numbers"),
+}
+
+
+def write_table(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Parquet where the name says so, else JSON lines; appears whole or not at all."""
+    rows = [{name: value for name, value in row.items() if name != "error"} for row in rows]
+    temporary = out.with_name(out.name + f".tmp{os.getpid()}")
+    try:
+        if out.suffix.lower() in (".parquet", ".pq"):
+            import pyarrow as arrow
+            import pyarrow.parquet as parquet
+
+            kinds = {"text": arrow.string(), "number": arrow.float64(), "count": arrow.int64()}
+            kinds["numbers"] = arrow.list_(arrow.float64())
+            schema = arrow.schema([(name, kinds[_KINDS.get(name, "text")]) for name in rows[0]])
+            parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), temporary)
+        else:
+            temporary.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
