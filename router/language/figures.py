@@ -23,14 +23,14 @@ def money(value: float) -> str:
     return f"{text}0" if dot and len(cents) == 1 else text
 
 
-def share(value: float) -> str:
-    """A share as "20%", or as "1/3" where the percentage would not end."""
+def share(value: float, over: str = "{above}/{below}") -> str:
+    """A share as "20%", or as a fraction, written like `over`, where the percentage would not end."""
     percent = exact_percent(value)
     if len(percent) > 7:
         for below in range(2, 13):
             above = round(value * below)
             if 0 < above < below and above / below == value:
-                return f"{above}/{below}"
+                return over.format(above=above, below=below)
     return f"{percent}%"
 
 

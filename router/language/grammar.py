@@ -8,7 +8,7 @@ from typing import Any, cast
 from lark import Lark, Transformer, UnexpectedInput
 from lark.lexer import Lexer as LarkLexer
 
-from router.budget import Measure, Unit, When
+from router.budget import Measure, When
 from router.language.lexicon import Lexeme
 from router.language.pieces import (
     Amount,
@@ -59,7 +59,7 @@ _LOOSE: dict[str, Flag] = {
     "CALL": "calls",
     "REQUEST": "requests",
     "TOKENS": "tokens",
-    "ANSWER": "verb",
+    "ANSWER": "answer",
     "CONCURRENT": "concurrent",
     "TO": "to",
     "IN": "to",
@@ -102,9 +102,6 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
     def percent(self, children: Children) -> Piece:
         return self._amount(children, "share", _value(children, "NUM") / 100)
 
-    def tenths(self, children: Children) -> Piece:
-        return self._amount(children, "share", _value(children, "NUM") / 10)
-
     def part(self, children: Children) -> Piece:
         return self._amount(children, "share", _value(children, "NUM", "PART"))
 
@@ -115,6 +112,9 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
     def one_call(self, children: Children) -> Piece:
         concurrent = any(child.type == "CONCURRENT" for child in children)
         return self._amount(children, "concurrent" if concurrent else "calls", Fraction(1))
+
+    def concurrently(self, children: Children) -> Piece:
+        return self._amount(children, "concurrent", _value(children, "NUM"))
 
     def times(self, children: Children) -> Piece:
         return self._amount(children, "calls", Fraction(_value(children, "TIMES")))
@@ -132,22 +132,15 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
     def ratio(self, children: Children) -> Piece:
         return Ratio(*_span(children), _value(children, "NUM"))
 
-    def part_of_ratio(self, children: Children) -> Piece:
-        whole, taken = (child.meaning for child in children if child.type == "NUM")
-        return self._amount(children, "share", taken / whole if whole else Fraction(-1))
-
     # quantiles
 
     def quantile(self, children: Children) -> Piece:
-        return Quantile(*_span(children), Fraction(_value(children, "PTH")) / 100)
+        return Quantile(*_span(children), _value(children, "PTH"))
 
     def percentile(self, children: Children) -> Piece:
         return Quantile(*_span(children), _value(children, "NUM") / 100)
 
     percent_of_answers = percentile
-
-    def tenths_of_answers(self, children: Children) -> Piece:
-        return Quantile(*_span(children), _value(children, "NUM") / 10)
 
     def part_of_answers(self, children: Children) -> Piece:
         return Quantile(*_span(children), _value(children, "PART"))
@@ -166,8 +159,7 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
     def duration(self, children: Children) -> Piece:
         n, unit = _value(children, "UNIT")
         length = _value(children, "NUM", "PART") * n
-        window = None if unit == "millisecond" else (length, cast(Unit, unit))
-        return Duration(*_span(children), length * SECONDS[unit], window)
+        return Duration(*_span(children), length, unit, length * SECONDS[unit])
 
     def per(self, children: Children) -> Piece:
         n, unit = _value(children, "UNIT")

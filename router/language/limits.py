@@ -82,8 +82,9 @@ def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting)
         if isinstance(model, Model) and model.name == "student":
             raise setting.error("student_limit", clause)
     flags = clause.flags
+    clause = _windowed(clause, setting)
     measure, value, quantile, bare = _what(clause, before, setting)
-    kind = _kind(clause, before, latency=quantile is not None, setting=setting)
+    kind = _kind(clause, before, setting)
     takes_over = before is not None and before.measure == measure and (bare or "otherwise" in flags)
     takes_window = takes_over or (
         before is not None and before.measure == measure and before.kind == "target" and kind == "cap"
@@ -97,13 +98,13 @@ def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting)
         per = before.per
     if measure == "concurrent" and per is not None:
         raise setting.error("window", next((piece for piece in clause.pieces if isinstance(piece, Per)), clause))
-    if "average" in flags and not (per and per.unit == "request"):
-        raise setting.error("average", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "average"))
     ratio = only(clause, Ratio, "two_windows", setting)
     if ratio and measure in ("tokens", "usd"):
         if ratio.requests <= 0 or per is not None:
             raise setting.error("window", ratio)
         value, per = value / ratio.requests, Window(1, "request")
+    if "average" in flags and not (per and per.unit == "request"):
+        raise setting.error("average", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "average"))
     return Limit(kind, measure, float(value), per, scope, during, None if quantile is None else float(quantile))
 
 
@@ -114,7 +115,7 @@ def _what(clause: Clause, before: Limit | None, setting: Setting) -> tuple[Measu
     amount = only(clause, Amount, "two_amounts", setting)
     ratio = only(clause, Ratio, "two_windows", setting)
     flags = clause.flags
-    if duration is not None and (quantile or (amount and amount.measure == "share")):
+    if duration is not None and (quantile or (amount and amount.measure == "share" and _of_answers(clause))):
         share = quantile.value if quantile else cast(Amount, amount).value
         if quantile and amount:
             raise setting.error("two_amounts", amount)
@@ -125,6 +126,8 @@ def _what(clause: Clause, before: Limit | None, setting: Setting) -> tuple[Measu
         return "latency_s", duration.seconds, share, False
     if quantile is not None:
         raise setting.error("no_amount", clause)
+    if (duration is not None and amount is not None) or (amount is not None and "latency" in flags):
+        raise setting.error("latency", clause)
     if amount is None:
         raise setting.error("latency" if "latency" in flags else "no_noun_unit", duration or clause)
     measure, value = amount.measure, amount.value
@@ -158,6 +161,32 @@ def _what(clause: Clause, before: Limit | None, setting: Setting) -> tuple[Measu
     return measure, value, None, bare
 
 
+def _of_answers(clause: Clause) -> bool:
+    """True where a share with a length of time speaks of latency: by its nouns, or because it is "under" that time."""
+    said = any(isinstance(piece, Bound) and piece.way == "under" for piece in clause.pieces)
+    return said or bool(clause.flags & {"answer", "latency"})
+
+
+def _windowed(clause: Clause, setting: Setting) -> Clause:
+    """ "10 calls within 5 minutes" and 「5分に10回」: where an amount is counted, a length of time is its window."""
+    amount = next((piece for piece in clause.pieces if isinstance(piece, Amount)), None)
+    if amount is None or not clause.has(Duration) or clause.has(Quantile) or clause.flags & {"answer", "latency"}:
+        return clause
+    out: list[Piece] = []
+    for piece in clause.pieces:
+        if not isinstance(piece, Duration):
+            out.append(piece)
+        elif setting.language == "ja":
+            out.append(Per(piece.start, piece.end, piece.n, piece.unit))
+        elif out and isinstance(out[-1], Bound) and out[-1].way == "within" and amount.measure != "share":
+            out[-1] = Per(out[-1].start, piece.end, piece.n, piece.unit)
+        elif amount.measure == "share":
+            out.append(piece)
+        else:
+            raise setting.error("unclear", clause)
+    return replace(clause, pieces=tuple(out))
+
+
 def _by_noun(clause: Clause) -> Measure | None:
     """What a bare number counts by the nouns of its clause: "teacher calls: at most 200 a day"."""
     flags = clause.flags
@@ -166,7 +195,7 @@ def _by_noun(clause: Clause) -> Measure | None:
     return "calls" if flags & {"calls", "requests"} else None
 
 
-def _kind(clause: Clause, before: Limit | None, latency: bool, setting: Setting) -> Kind:
+def _kind(clause: Clause, before: Limit | None, setting: Setting) -> Kind:
     bounds = [piece for piece in clause.pieces if isinstance(piece, Bound)]
     ways = {bound.way for bound in bounds}
     never = next((piece for piece in clause.pieces if isinstance(piece, Word) and piece.flag == "never"), None)
@@ -175,8 +204,6 @@ def _kind(clause: Clause, before: Limit | None, latency: bool, setting: Setting)
     if never and "over" not in ways:
         raise setting.error("over_target" if bounds else "unclear", clause)
     if "target" in ways:
-        if "over" in ways or ("under" in ways and not latency and len(bounds) > 2):
-            raise setting.error("over_target", clause)
         return "target"
     if ways or "only" in clause.flags:
         return "cap"

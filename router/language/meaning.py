@@ -229,7 +229,7 @@ def _no_limit(clause: Clause, said: _Said, setting: Setting) -> None:
     said.unlimited = clause
 
 
-_IDLE: frozenset[Flag] = frozenset({"verb", "to", "calls", "requests", "tokens"})
+_IDLE: frozenset[Flag] = frozenset({"verb", "answer", "to", "calls", "requests", "tokens"})
 
 
 def _always_or_never(clause: Clause, led: Led, said: _Said, setting: Setting) -> None:

@@ -117,11 +117,15 @@ ENGLISH = {
     "range": ("A range is not one limit.", "Say the most that is allowed: At most 20% of requests to the teacher."),
 }
 NAMES = {"calls": "Calls", "tokens": "Tokens", "concurrent": "Calls at a time"}
+CODES = frozenset(ENGLISH)
 
 
 def unreadable(language: str, code: str, source: str, at: tuple[int, int], **values: object) -> Unreadable:
     """The error `code` about source[at[0]:at[1]], said in `language`."""
-    from router.language.japanese.messages import JAPANESE  # here: English is read without the Japanese tables
+    # Imported here: English is read without the Japanese tables.
+    from router.language.japanese import messages as japanese
 
-    message, hint = (JAPANESE if language == "ja" else ENGLISH)[code]
+    message, hint = (japanese.JAPANESE if language == "ja" else ENGLISH)[code]
+    if "what" in values:
+        values["what"] = (japanese.NAMES if language == "ja" else NAMES)[str(values["what"])]
     return Unreadable(source[at[0] : at[1]], at, message.format(**values), hint.format(**values))

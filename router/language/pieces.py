@@ -24,9 +24,11 @@ class Separator(Piece):
 
 @dataclass(frozen=True, slots=True)
 class Bound(Piece):
-    """Which side of an amount is allowed. `over` is a promise only with a negation; `floor` never is."""
+    """Which side of an amount is allowed. `over` is a promise only with a negation; `floor` never is.
 
-    way: Literal["under", "over", "target", "floor"]
+    `within` bounds a latency, or opens a window ("10 calls within 5 minutes")."""
+
+    way: Literal["under", "over", "target", "floor", "within"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,11 @@ class Ratio(Piece):
 
 @dataclass(frozen=True, slots=True)
 class Duration(Piece):
-    """A length of time. `window` says it as units where it can be a window; `bounds`: the words say "within"."""
+    """A length of time, as a number of units."""
 
+    n: Fraction
+    unit: Unit | Literal["millisecond"]
     seconds: Fraction
-    window: tuple[Fraction, Unit] | None
-    bounds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ Flag = Literal[
     "always",
     "only",
     "verb",
+    "answer",
     "calls",
     "requests",
     "tokens",

@@ -4,6 +4,7 @@ from router.budget import Budget, During, Limit, Measure, Rule, When, Window
 from router.language import tongues
 from router.language.english import topics
 from router.language.figures import exact, money, share, thousands
+from router.language.lexing import escaped
 
 WEEK = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 DAY_NAMES = dict(zip(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), WEEK, strict=True))
@@ -126,6 +127,4 @@ def _requests(when: When) -> str:
 
 def quoted(value: str) -> str:
     """In quotation marks that read back exactly."""
-    from router.language.lexing import escaped
-
     return f'"{escaped(value, chr(34))}"'

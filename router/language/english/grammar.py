@@ -16,16 +16,17 @@ start: item*
 ?amount: NUM PERCENT _of_requests?            -> percent
        | PART _of_requests?                   -> part
        | NUM _of_requests                     -> part
-       | NUM _called? CALL                    -> calls
-       | NUM _called? REQUEST                 -> calls
-       | A _called? CALL                      -> one_call
+       | NUM TEACHER? (CALL | REQUEST)       -> calls
+       | NUM TEACHER? CONCURRENT             -> concurrently
+       | NUM TEACHER? CONCURRENT TEACHER? (CALL | REQUEST) -> concurrently
+       | A TEACHER? CALL                     -> one_call
+       | A CONCURRENT TEACHER? CALL          -> one_call
        | TIMES                               -> times
        | NUM TEACHER? TOKENS                 -> tokens
        | CURRENCY NUM                        -> money
        | NUM CURRENCY                        -> money
        | NUM                                 -> bare
 _of_requests: OF REQUEST | OF CALL | OF TEACHER CALL | OF_REQUESTS
-_called: CONCURRENT | TEACHER | CONCURRENT TEACHER | TEACHER CONCURRENT
 
 ?ratio: (PER | IN | OUT_OF | OF) NUM                    -> ratio
       | (PER | IN | OUT_OF | OF) NUM (REQUEST | CALL)   -> ratio
@@ -38,6 +39,7 @@ _called: CONCURRENT | TEACHER | CONCURRENT TEACHER | TEACHER CONCURRENT
          | PER ANSWER                        -> every_answer
 
 ?bound: UNDER -> bound
+      | WITHIN -> bound
       | OVER -> bound
       | TARGET -> bound
       | FLOOR -> bound
@@ -47,14 +49,13 @@ duration: NUM UNIT | PART UNIT
 ?per: PER UNIT                               -> per
     | (PER | IN | A) NUM UNIT                -> per
     | (PER | A | IN)? MARK+ NUM? UNIT        -> per
+    | (PER | IN | A) NUM MARK+ UNIT          -> per
     | A UNIT                                 -> per
-    | PER_UNIT                               -> per_unit
     | PER REQUEST                            -> per_request
     | A REQUEST                              -> per_request
 
 ?scope: PER SCOPE                            -> each
       | A SCOPE                              -> each
-      | EVERYBODY                            -> each
 
 ?time: BETWEEN clock AND clock               -> hours
      | FROM clock (TO | RANGE) clock         -> hours
@@ -70,6 +71,6 @@ duration: NUM UNIT | PART UNIT
 ?loose: CALL | REQUEST | TOKENS | ANSWER | CONCURRENT | TO | IN | FROM
 
 %declare SEPARATOR AND PIECE NUM PART PERCENT OF OF_REQUESTS OUT_OF CALL REQUEST TEACHER TIMES TOKENS CURRENCY A PER IN
-%declare PTH PERCENTILE MEDIAN ANSWER CONCURRENT UNDER OVER TARGET FLOOR UNIT MARK PER_UNIT SCOPE EVERYBODY BETWEEN FROM
+%declare PTH PERCENTILE MEDIAN ANSWER CONCURRENT UNDER OVER TARGET FLOOR UNIT MARK SCOPE WITHIN BETWEEN FROM
 %declare TO RANGE CLOCK AFTER BEFORE LONGER SHORTER
 """

@@ -4,6 +4,7 @@ What is no word of the budget becomes an `UNKNOWN` lexeme, what wishes without s
 """
 
 import re
+from fractions import Fraction
 from typing import Any
 
 from router.language import zones
@@ -27,7 +28,7 @@ _CLOCK = re.compile(
     r"|(?P<word>noon|midday|midnight)\b"
 )
 _WEEK_START = re.compile(
-    rf"(?:(?:the )?weeks? )?(?:starts?|starting|begins?|beginning|counted|counting)(?: on| at| with| from)?(?: a| every)? "
+    r"(?:(?:the )?weeks? (?:starts?|begins?|should start|are counted)|starting|beginning|counted)(?: on| at| with| from)?(?: a| every)? "
     rf"(?P<day>{'|'.join(sorted(DAY_WORDS, key=len, reverse=True))})\b"
 )
 _ZONE_PATH = re.compile(r"(?:in |the |at )*(?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])+)(?: time)?(?: zone)?\b")
@@ -165,7 +166,7 @@ class Lexer:
         if match := _DAYS.match(text, at):
             return self._put("DAYS", at, match.end(), _days(match["days"]))
         if match := _PTH.match(text, at):
-            return self._put("PTH", at, match.end(), match["p"] or match["th"])
+            return self._put("PTH", at, match.end(), Fraction(match["p"] or match["th"]) / 100)
         if (match := _CLOCK.match(text, at)) and boundary(text, match.end()):
             return self._put("CLOCK", at, match.end(), _minutes(match))
         return self._zone(at)
@@ -200,7 +201,8 @@ class Lexer:
         read = topics.read(text, start)
         if match is None and not (read and topics.goes_somewhere(text, read)):
             return None
-        return self._topics(read) if read else None
+        # A topic that opens a sentence has its capital from there.
+        return self._topics(read, lowered=match is None) if read else None
 
     def _about(self, at: int, end: int) -> int:
         text = self._text
@@ -216,9 +218,11 @@ class Lexer:
         read = topics.read(text, start)
         return self._topics(read) if read else self._put("UNKNOWN", at, end)
 
-    def _topics(self, read: list[tuple[int, int, str | None]]) -> int:
+    def _topics(self, read: list[tuple[int, int, str | None]], lowered: bool = False) -> int:
         for first, last, noun in read:
             topic = self._normal.written(first, last)
+            if lowered and topic[1:2].islower():
+                topic = topic[0].lower() + topic[1:]
             self._put("TOPIC", first, last, " ".join((f"{topic} {noun}" if noun else topic).split()))
         return read[-1][1]
 

@@ -91,7 +91,8 @@ _add(
     "or|and less|fewer|below|under",
     "as many|much|often as",
 )
-_add("UNDER", None, "|a|the|our budget of|is|: ", "within|inside")
+_add("UNDER", None, "|a|the|our budget of|is|: ")
+_add("WITHIN", None, "within|inside")
 _add("ONLY", None, "only|solely|exclusively")
 _add("FLOOR", None, "at_least|at_the_least|a_minimum_of|minimum|min|minimum_of|or_more|>=|≥|=>|no_fewer_than")
 _add("FLOOR", None, "no|not|never|nothing less|fewer|lower than", "never|not below|under")
@@ -134,7 +135,7 @@ _add("MEDIAN", None, "median|the_median")
 
 # Windows
 for _name, (_n, _unit) in UNITS.items():
-    _add("UNIT", (_n, _unit), _name, *([f"{_name}s"] if len(_name) > 3 and not _name.endswith("s") else []))
+    _add("UNIT", (_n, _unit), _name, *([f"{_name}s"] if len(_name) > 2 and not _name.endswith("s") else []))
 _add("PER_UNIT", (1, "hour"), "hourly")
 _add("PER_UNIT", (1, "day"), "daily")
 _add("PER_UNIT", (1, "week"), "weekly")
