@@ -49,6 +49,9 @@ class Ask:
     tokens: int = 0
     usd: float = 0.0
     lease_s: float = 600.0
+    earlier_requests: int = 0
+    """Requests of the same subject that wanted no teacher call and are counted, late, together with this one. Counting
+    late is safe: it only lets a share grow later."""
 
 
 @dataclass(frozen=True, slots=True)

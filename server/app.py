@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from policies.policy import Policy
+from router.session import Role
 from server.api import budget, decisions, operations, passing
 from server.api.generation import generate
 from server.auth import KeyFileError, Keys
@@ -23,6 +24,7 @@ from server.errors import BadRequest, GatewayError, UpstreamFault, error_object
 from server.gateway import Gateway
 from server.generation_request import PATHS
 from server.ledgers.sqlite import SqliteLedger
+from server.lifetime import die_with_parent
 from server.policy_store import PolicyStore, PolicyStoreError
 from server.relay import Receive, Scope, Send
 from server.settings import Settings
@@ -32,6 +34,7 @@ from server.upstream import Upstream
 SETTINGS_ENV = "TW_WORKER_SETTINGS"
 """Path of the settings file that `tw serve` hands to its workers."""
 _REFRESH_S = 1.0
+_COUNT_S = 0.1
 
 
 class App:
@@ -72,6 +75,7 @@ def create_app(settings: Settings, policy: Policy | None = None, registry: Colle
 
 def worker_app() -> App:
     """What uvicorn's worker processes call."""
+    die_with_parent()
     path = Path(os.environ[SETTINGS_ENV])
     return create_app(Settings.model_validate_json(path.read_bytes()))
 
@@ -104,20 +108,21 @@ async def open_gateway(
             log=log,
             student=_upstream("student", settings, http),
             teacher=None if settings.teacher is None else _upstream("teacher", settings, http),
-            decider=Decider(policy, metrics, explore=settings.explore),
+            decider=Decider(policy, metrics, explore=settings.explore, workers=settings.workers),
             metrics=metrics,
             budget=running,
             budget_text=text,
             budget_version=version,
         )
         await _look_at_upstreams(gateway)
-        keeping = asyncio.create_task(_keep_fresh(gateway, store))
+        keeping = [asyncio.create_task(_keep_fresh(gateway, store)), asyncio.create_task(_keep_counting(gateway))]
         try:
             yield gateway
         finally:
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping
+            for task in keeping:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             await gateway.drain()
             await ledger.close()
             log.close()
@@ -141,19 +146,26 @@ async def _keep_fresh(gateway: Gateway, store: PolicyStore) -> None:
         now = store.stamp()
         if now != stamp:
             stamp = now
-            with contextlib.suppress(PolicyStoreError):  # the one in service goes on; `tw policy promote` has checked it
+            with contextlib.suppress(
+                PolicyStoreError
+            ):  # the one in service goes on; `tw policy promote` has checked it
                 serving = store.serving()
                 if serving is not None:
                     gateway.decider.take_policy(store.load(serving.version))
 
 
+async def _keep_counting(gateway: Gateway) -> None:
+    while True:
+        await asyncio.sleep(_COUNT_S)
+        await gateway.flush_counts()
+
+
 async def _look_at_upstreams(gateway: Gateway) -> None:
     """Learns who can be reached and under which names."""
-    names = {}
-    for upstream in (gateway.student, gateway.teacher):
-        if upstream is None:
-            continue
-        role = "student" if upstream is gateway.student else "teacher"
+    names: dict[str, Role] = {}
+    roles: tuple[Role, ...] = ("student",) if gateway.teacher is None else ("student", "teacher")
+    for role in roles:
+        upstream = gateway.upstream(role)
         try:
             served = await upstream.models()
         except UpstreamFault as fault:

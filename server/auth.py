@@ -69,7 +69,9 @@ class Keys:
             rows = json.loads(self._path.read_text())
             self._by_hash = {row["sha256"]: Key(**row) for row in rows}
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise KeyFileError(f"{self._path}: not a key file ({type(error).__name__}); restore it or remove it") from None
+            raise KeyFileError(
+                f"{self._path}: not a key file ({type(error).__name__}); restore it or remove it"
+            ) from None
         self._stamp = stamp
 
     def new(self, name: str, *, admin: bool = False, tenant: str = "", now: float | None = None) -> str:

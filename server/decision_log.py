@@ -5,6 +5,7 @@ A line is either wholly there or is the last, torn one of a process that died. E
 """
 
 import os
+import random
 import secrets
 import time
 from collections import OrderedDict
@@ -41,8 +42,9 @@ class DecisionLog:
         self._prune()
 
     def new_id(self) -> str:
+        # Not a secret (reading a decision takes its key), so no system call for better chance.
         self._sequence += 1
-        return f"dec_{self.worker}_{self._sequence}_{secrets.token_hex(4)}"
+        return f"dec_{self.worker}_{self._sequence}_{random.getrandbits(32):08x}"
 
     def append(self, record: DecisionRecord) -> None:
         line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
@@ -99,7 +101,9 @@ class DecisionLog:
             self._rotate()
         try:
             written = os.write(self._file, line)
-            if written != len(line):  # a disk that fills up in mid-line: end the torn line so that the next one is whole
+            if written != len(
+                line
+            ):  # a disk that fills up in mid-line: end the torn line so that the next one is whole
                 self.lost += 1
                 os.write(self._file, b"\n")
         except OSError:

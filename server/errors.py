@@ -1,20 +1,20 @@
 """What can go wrong with a request, whose fault it was, and the one place where that becomes HTTP.
 
-    GatewayError
-    ├── ClientFault                 the request cannot be served as it is
-    │   ├── BadRequest              400  not JSON, wrong types, missing fields
-    │   ├── Unauthenticated         401  no key, or a wrong one
-    │   ├── Forbidden               403  a key without this right
-    │   ├── UnknownThing            404  model, decision, path
-    │   ├── BodyTooLarge            413
-    │   ├── UploadTooSlow           408
-    │   └── BudgetExhausted         429  the operator chose to reject when the budget is out
-    ├── UpstreamFault               a model server failed us
-    │   ├── UpstreamUnreachable     503
-    │   ├── UpstreamTimeout         504
-    │   ├── UpstreamBadAnswer       502  HTML, malformed JSON or SSE, a cut stream
-    │   └── UpstreamStatus          the upstream's own error, passed on with its status and body
-    └── ClientGone                  nobody is left to answer
+GatewayError
+├── ClientFault                 the request cannot be served as it is
+│   ├── BadRequest              400  not JSON, wrong types, missing fields
+│   ├── Unauthenticated         401  no key, or a wrong one
+│   ├── Forbidden               403  a key without this right
+│   ├── UnknownThing            404  model, decision, path
+│   ├── BodyTooLarge            413
+│   ├── UploadTooSlow           408
+│   └── BudgetExhausted         429  the operator chose to reject when the budget is out
+├── UpstreamFault               a model server failed us
+│   ├── UpstreamUnreachable     503
+│   ├── UpstreamTimeout         504
+│   ├── UpstreamBadAnswer       502  HTML, malformed JSON or SSE, a cut stream
+│   └── UpstreamStatus          the upstream's own error, passed on with its status and body
+└── ClientGone                  nobody is left to answer
 """
 
 from typing import Any

@@ -9,11 +9,12 @@ import time
 import orjson
 
 from policies.action import Step
-from policies.observation import BudgetState, Draft, Observation
+from policies.observation import Draft, Observation
 from router import session as life
 from router.budget import Limit, Rule
 from router.language import describe_limit
 from router.ledger import Admission, Ask, Settlement, Subject
+from router.pacing import FREE
 from router.record import DecisionRecord, Reason, StepRecord
 from router.rules import RequestFacts, match
 from server import sse
@@ -34,6 +35,7 @@ from server.relay import Client
 from server.streaming import Streaming
 from server.upstream import Answer, Upstream
 
+_DONE = object()
 ROUTES: dict[life.Role, str] = {"student": "student", "teacher": "teacher"}
 
 
@@ -64,10 +66,10 @@ class Exchange:
         self._teacher_calls = 0
         self._teacher_text: str | None = None
         self._first_byte_at: float | None = None
-        self._budget_state = BudgetState()
+        self._aim = FREE
         self._error: str | None = None
         self._delivered: life.Role = "student"
-        self._closing: asyncio.Future[None] | None = None
+        self._closing: asyncio.Future[None] | object | None = None
 
     async def run(self) -> None:
         """Answers the client. Raises GatewayError where nothing was sent yet and there is nothing to send."""
@@ -116,10 +118,10 @@ class Exchange:
             reason = Reason.RULE_TEACHER if rule.route == "teacher" else Reason.RULE_STUDENT
             return life.Routed(rule.route, reason, forced=rule.route == "student")
         decider = gateway.decider
-        self._budget_state = decider.budget_state(self._about.subject, gateway.clock())
+        self._aim = decider.aim(self._about.subject)
         if Step.ROUTE not in decider.steps:
             return life.Routed("student", Reason.POLICY_STUDENT, hold_draft=decider.reads_drafts)
-        verdict = decider.decide(Observation(Step.ROUTE, self._about.prompt, None, self._budget_state))
+        verdict = decider.decide(Observation(Step.ROUTE, self._about.prompt, None, self._aim.state), self._aim)
         self._steps.append(verdict.record)
         if verdict.calls_teacher:
             return life.Routed("teacher", verdict.reason)
@@ -144,7 +146,7 @@ class Exchange:
     def _judge(self) -> life.Judged:
         self._draft = self._read_draft()
         verdict = self._gateway.decider.decide(
-            Observation(Step.DEFER, self._about.prompt, self._draft, self._budget_state)
+            Observation(Step.DEFER, self._about.prompt, self._draft, self._aim.state), self._aim
         )
         self._steps.append(verdict.record)
         return life.Judged(verdict.calls_teacher, verdict.reason)
@@ -162,7 +164,7 @@ class Exchange:
     async def _admit(self) -> life.Admitted | life.LedgerDown:
         gateway = self._gateway
         try:
-            admission = await self._ask(wants_teacher=True)
+            admission = await self._ask()
             if not admission.granted and admission.budget.when_exhausted == "queue":
                 admission = await self._wait_for_room(admission)
         except LedgerUnavailable:
@@ -179,17 +181,18 @@ class Exchange:
             gateway.metrics.refused(admission.refused_by)
         return life.Admitted(admission.granted)
 
-    async def _ask(self, *, wants_teacher: bool) -> Admission:
+    async def _ask(self) -> Admission:
         """Asks once. When the client leaves in the middle, a reservation that comes through all the same is released."""
-        tokens, usd = self._estimate() if wants_teacher else (0, 0.0)
+        tokens, usd = self._estimate()
         ask = Ask(
             id=self._id,
             subject=self._about.subject,
             counts_request=not self._counted,
-            wants_teacher=wants_teacher,
+            wants_teacher=True,
             tokens=tokens,
             usd=usd,
-            lease_s=self._gateway.settings.timeouts.first_byte_s + 600.0,
+            lease_s=self._gateway.settings.timeouts.silence_s + 600.0,
+            earlier_requests=0 if self._counted else self._gateway.take_uncounted(self._about.subject),
         )
         self._counted = True
         asking = asyncio.ensure_future(self._gateway.ledger.admit(ask, self._gateway.clock()))
@@ -212,7 +215,7 @@ class Exchange:
         try:
             while not admission.granted and (left := deadline - time.monotonic()) > 0:
                 await asyncio.sleep(min(left, max(0.02, min(admission.retry_after_s or 0.25, 1.0))))
-                admission = await self._ask(wants_teacher=True)
+                admission = await self._ask()
         finally:
             gateway.waiting -= 1
         return admission
@@ -345,21 +348,27 @@ class Exchange:
         """Counts, settles and writes the record, once: before the last byte goes out, so that whoever has an answer
         finds its decision, and no crash can lose it."""
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self._account(status))
-        await asyncio.shield(self._closing)
+            if not self._reserved:
+                self._closing = _DONE
+                return self._account(status)
+            self._closing = asyncio.ensure_future(self._settle_and_account(status))
+        if isinstance(self._closing, asyncio.Future):
+            await asyncio.shield(self._closing)
 
-    async def _account(self, status: int) -> None:
+    async def _settle_and_account(self, status: int) -> None:
+        streaming = self._streams.get("teacher")
+        if streaming is not None and streaming.usage is not None:
+            self._usage["teacher"] = streaming.usage
+        await self._settle(released=False)
+        self._account(status)
+
+    def _account(self, status: int) -> None:
         for role, streaming in self._streams.items():
             if streaming.usage is not None:
                 self._usage[role] = streaming.usage
-        if self._reserved:
-            await self._settle(released=False)
         if not self._counted:
-            try:
-                await self._ask(wants_teacher=False)
-            except LedgerUnavailable:
-                self._note_ledger_down()
-        self._gateway.finish(self._record(status))
+            self._gateway.count(self._about.subject)
+        self._gateway.finish(self._record(status), self._aim)
 
     async def _settle(self, *, released: bool) -> None:
         self._reserved = False
@@ -415,7 +424,7 @@ class Exchange:
             policy=gateway.decider.policy.name,
             policy_version=gateway.decider.policy.version,
             budget_version=self._admission.budget_version if self._admission else gateway.budget_version,
-            budget_share=self._budget_state.share,
+            budget_share=self._aim.share,
             refused_by=describe_limit(self._refused_by) if self._refused_by else None,
             status=status,
             error=self._error,

@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from policies.observation import Prompt
 from router.budget import Budget
-from router.ledger import Admission, Settlement, Subject
+from router.ledger import Admission, Ask, Settlement, Subject
+from router.pacing import Aim
 from router.record import DecisionRecord
 from router.session import Role
 from server.auth import Keys
@@ -72,6 +73,7 @@ class Gateway:
         self.reachable: dict[Role, bool] = {}
         self.upstream_names: dict[str, Role] = {}
         self._routed_names = frozenset(("auto", *settings.aliases))
+        self._uncounted: dict[Subject, int] = {}
         self._last_routes: OrderedDict[str, str] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
         self.take_budget(budget, budget_text, budget_version)
@@ -93,7 +95,7 @@ class Gateway:
         side = self.upstream_names.get(model)
         if side is None:
             raise UnknownThing(
-                f"The model {model[:100]!r} does not exist here. GET /v1/models lists the names; \"auto\" routes.",
+                f'The model {model[:100]!r} does not exist here. GET /v1/models lists the names; "auto" routes.',
                 param="model",
                 code="model_not_found",
             )
@@ -113,6 +115,31 @@ class Gateway:
         if admission.budget_version != self.budget_version:
             self.take_budget(admission.budget, self.budget_text, admission.budget_version)
         self.decider.note_balances(subject, admission.balances)
+
+    def count(self, subject: Subject) -> None:
+        """One request that wants no teacher call. Told to the ledger with the next that does, or within a moment."""
+        self._uncounted[subject] = self._uncounted.get(subject, 0) + 1
+
+    def take_uncounted(self, subject: Subject) -> int:
+        return self._uncounted.pop(subject, 0)
+
+    async def flush_counts(self) -> None:
+        """Tells the ledger of all requests not yet counted. What it does not take is lost, which only costs calls."""
+        uncounted, self._uncounted = self._uncounted, {}
+        now = self.clock()
+        asks = [
+            Ask(self.log.new_id(), subject, counts_request=True, wants_teacher=False, earlier_requests=count - 1)
+            for subject, count in uncounted.items()
+        ]
+        answers = await asyncio.gather(*(self.ledger.admit(ask, now) for ask in asks), return_exceptions=True)
+        for ask, answer in zip(asks, answers, strict=True):
+            if isinstance(answer, Admission):
+                self.noticed(ask.subject, answer)
+            elif isinstance(answer, LedgerUnavailable):
+                self.ledger_ok = False
+                self.metrics.ledger_unavailable.inc()
+            elif isinstance(answer, BaseException):
+                raise answer
 
     async def refresh_budget(self) -> None:
         try:
@@ -147,9 +174,10 @@ class Gateway:
     def last_route(self, conversation: str) -> str | None:
         return self._last_routes.get(conversation) if conversation else None
 
-    def finish(self, record: DecisionRecord) -> None:
+    def finish(self, record: DecisionRecord, aimed: Aim) -> None:
         self.log.append(record)
         self.metrics.finished(record)
+        self.decider.learn(record, aimed)
         if record.conversation and record.status == 200:
             self._last_routes[record.conversation] = record.route
             self._last_routes.move_to_end(record.conversation)
@@ -157,6 +185,7 @@ class Gateway:
                 self._last_routes.popitem(last=False)
 
     async def drain(self) -> None:
-        """Waits for releases that are still under way."""
+        """Tells the ledger what it does not know yet, and waits for releases that are still under way."""
+        await self.flush_counts()
         if self._background:
             await asyncio.wait(self._background, timeout=5)

@@ -149,7 +149,9 @@ def _content(content: Any, index: int) -> str:
     if content is None:
         return ""
     if isinstance(content, list):
-        return "\n".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+        return "\n".join(
+            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
+        )
     raise BadRequest(f"`messages[{index}].content` must be a string or a list of parts.", param=f"messages[{index}]")
 
 

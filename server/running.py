@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -215,18 +214,10 @@ def _serve(console: Console, settings: Settings, listening: socket.socket) -> No
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     console.print(f"Gateway:  http://{host}:{settings.port}  (console of metrics: /metrics, API: /docs)", markup=False)
     try:
-        server = uvicorn.Server(config)
         if settings.workers == 1:
-            server.run(sockets=[listening])
+            uvicorn.Server(config).run(sockets=[listening])
         else:
-            Multiprocess(config, target=server.run, sockets=[listening]).run()
+            Multiprocess(config, sockets=[listening]).run()
     finally:
         handed.unlink(missing_ok=True)
         shutil.rmtree(metrics, ignore_errors=True)
-
-
-def die_with_parent() -> None:
-    """Linux: a worker whose parent was killed outright must not go on holding the port."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)

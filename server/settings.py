@@ -59,8 +59,7 @@ class Timeouts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     connect_s: Annotated[float, Field(gt=0)] = 2.0
-    first_byte_s: Annotated[float, Field(gt=0)] = 120.0
-    between_bytes_s: Annotated[float, Field(gt=0)] = 60.0
+    silence_s: Annotated[float, Field(gt=0)] = Field(120.0, description="How long an upstream may send nothing.")
     upload_s: Annotated[float, Field(gt=0)] = Field(30.0, description="How long a client may take to send its body.")
     ledger_s: Annotated[float, Field(gt=0)] = 0.05
     shutdown_s: Annotated[float, Field(gt=0)] = 30.0

@@ -1,6 +1,5 @@
 """The one outbound seam: every call to a model server goes through here; third-party errors are mapped here alone."""
 
-import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
@@ -78,9 +77,8 @@ class Upstream:
         self._url = url
         self._http = http
         self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=timeouts.connect_s, connect=timeouts.connect_s * 2, sock_read=timeouts.between_bytes_s
+            total=None, sock_connect=timeouts.connect_s, connect=timeouts.connect_s * 2, sock_read=timeouts.silence_s
         )
-        self._first_byte_s = timeouts.first_byte_s
         self._headers = {"content-type": "application/json"}
         if settings.api_key_env:
             key = os.environ.get(settings.api_key_env)
@@ -143,10 +141,9 @@ class Upstream:
 
     async def _open(self, path: str, body: bytes) -> aiohttp.ClientResponse:
         try:
-            async with asyncio.timeout(self._first_byte_s):
-                response = await self._http.post(
-                    self._url + path, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
-                )
+            response = await self._http.post(
+                self._url + path, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
+            )
             if response.status == 200:
                 return response
             raw = await response.content.read(_MAX_ERROR_BYTES)

@@ -65,6 +65,7 @@ def _parse(gateway: Gateway, text: str) -> Parsed:
 
 
 async def _state(gateway: Gateway) -> dict[str, Any]:
+    await gateway.flush_counts()
     try:
         budget, text, version = await gateway.ledger.budget()
         balances = await gateway.ledger.balances(Subject(), gateway.clock())

@@ -36,6 +36,7 @@ async def readyz(request: Request) -> JSONResponse:
 @router.get("/metrics", summary="Prometheus metrics.")
 async def metrics(request: Request) -> Response:
     gateway = gateway_of(request)
+    await gateway.flush_counts()
     gateway.metrics.log_lines_lost.set(gateway.log.lost)
     return Response(gateway.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

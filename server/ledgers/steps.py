@@ -102,7 +102,7 @@ def admit(rows: Rows, budget: Running, ask: Ask, now_us: int) -> Admitted:
     standings = dict(before)
     known = rows.reservation(ask.id) if ask.wants_teacher else None
     if ask.counts_request and known is None and rows.first_sight(ask.id):
-        _add(rows, lines, standings, accounts.ONE_REQUEST)
+        _add(rows, lines, standings, accounts.ONE_REQUEST._replace(requests=1 + ask.earlier_requests))
 
     granted, reserved, refusal = True, False, None
     if known is not None:

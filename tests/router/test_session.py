@@ -77,9 +77,7 @@ def test_a_refused_request_is_rejected_where_the_operator_chose_so() -> None:
 
 
 def test_the_student_answers_when_the_teacher_fails() -> None:
-    session, commands = drive(
-        Session(), Routed("teacher", Reason.POLICY_TEACHER), Admitted(True), Failed(), Answered()
-    )
+    session, commands = drive(Session(), Routed("teacher", Reason.POLICY_TEACHER), Admitted(True), Failed(), Answered())
     assert commands == [Admit(True), Call("teacher"), Call("student"), Deliver("student")]
     assert session.reason is Reason.TEACHER_FAILED
 
@@ -97,9 +95,7 @@ def test_a_failed_teacher_leaves_the_draft() -> None:
 
 
 def test_the_teacher_rescues_a_failed_student_inside_the_budget() -> None:
-    session, commands = drive(
-        Session(), Routed("student", Reason.POLICY_STUDENT), Failed(), Admitted(True), Answered()
-    )
+    session, commands = drive(Session(), Routed("student", Reason.POLICY_STUDENT), Failed(), Admitted(True), Answered())
     assert commands == [Call("student"), Admit(True), Call("teacher"), Deliver("teacher")]
     assert session.reason is Reason.STUDENT_FAILED
 

@@ -47,7 +47,7 @@ async def test_a_failing_student_without_a_teacher_is_one_clear_error(
 ) -> None:
     async with (
         fault_upstream(mode, script=SCRIPT, delay_s=1.0, name="student") as student,
-        running_gateway(tmp_path, student.url, None, timeouts={"first_byte_s": 0.3}) as gateway,
+        running_gateway(tmp_path, student.url, None, timeouts={"silence_s": 0.3}) as gateway,
     ):
         got, headers, error = await gateway.chat(QUESTION, stream=stream)
         record = await gateway.record(headers)
@@ -68,7 +68,7 @@ async def test_the_student_answers_when_the_teacher_fails(
         fault_upstream(script=SCRIPT, name="student") as student,
         fault_upstream(mode, script=SCRIPT, delay_s=1.0, name="teacher") as teacher,
         running_gateway(
-            tmp_path, student.url, teacher.url, policy=eager(), budget=ALWAYS, timeouts={"first_byte_s": 0.3}
+            tmp_path, student.url, teacher.url, policy=eager(), budget=ALWAYS, timeouts={"silence_s": 0.3}
         ) as gateway,
     ):
         if stream:
@@ -222,9 +222,7 @@ async def test_a_ledger_that_is_gone_means_the_student_and_degraded_readiness(tm
         (b" " * 2000, 413, None),
     ],
 )
-async def test_a_bad_request_is_told_what_is_wrong(
-    tmp_path: Path, body: bytes, status: int, param: str | None
-) -> None:
+async def test_a_bad_request_is_told_what_is_wrong(tmp_path: Path, body: bytes, status: int, param: str | None) -> None:
     async with (
         scripted_pair(SCRIPT, SCRIPT) as pair,
         running_gateway(tmp_path, pair.student.url, pair.teacher.url, max_body_bytes=1024) as gateway,

@@ -1,0 +1,147 @@
+"""From an observation to a decision: the policy scores, pacing sets the threshold, a coin now and then explores.
+
+A policy that raises or returns no number costs nobody an answer: the student serves, and the reason says why.
+"""
+
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from policies.action import ACTIONS, Step
+from policies.observation import Observation
+from policies.policy import Policy
+from router.budget import Budget
+from router.ledger import Balance, Subject
+from router.pacing import FREE, Aim, Pacer, Traffic, aim, decide, step
+from router.record import DecisionRecord, Reason, StepRecord
+from server.telemetry import Metrics
+
+_SUBJECTS = 10_000
+_RATE_MEMORY_S = 60.0
+_CALL_MEMORY = 50
+_REASONS = {
+    (Step.ROUTE, False): Reason.POLICY_STUDENT,
+    (Step.ROUTE, True): Reason.POLICY_TEACHER,
+    (Step.DEFER, False): Reason.POLICY_KEEP,
+    (Step.DEFER, True): Reason.POLICY_ESCALATE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    calls_teacher: bool
+    reason: Reason
+    record: StepRecord
+
+
+class Decider:
+    """One per worker: the policy in service, and the pacing state that goes with it.
+
+    What is spent stands in the ledger, for all workers; only the shape of the traffic is learnt here, by each.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        metrics: Metrics,
+        *,
+        explore: float,
+        workers: int = 1,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._metrics = metrics
+        self._explore_by_settings = explore
+        self._explore = explore
+        self._workers = workers
+        self._draw = draw
+        self._pacer = Pacer()
+        self._traffic = Traffic()
+        self._last_at: float | None = None
+        self._balances: OrderedDict[Subject, tuple[Balance, ...]] = OrderedDict()
+        self._latest: tuple[Balance, ...] = ()
+        self._open = FREE
+        self.healthy = True
+        self.take_policy(policy)
+
+    def take_policy(self, policy: Policy) -> None:
+        self.policy = policy
+        self.steps = policy.steps
+        self.reads_drafts = Step.DEFER in policy.steps
+        self._pacer = Pacer()  # the scores of another policy say nothing about this one's
+
+    def take_budget(self, budget: Budget) -> None:
+        self._explore = self._explore_by_settings if budget.explore is None else budget.explore
+        self._balances.clear()
+        self._latest = ()
+        self._open = FREE
+
+    def note_balances(self, subject: Subject, balances: tuple[Balance, ...]) -> None:
+        self._latest = balances
+        self._balances[subject] = balances
+        if len(self._balances) > _SUBJECTS:
+            self._balances.popitem(last=False)
+        self._metrics.shares(balances)
+
+    def aim(self, subject: Subject) -> Aim:
+        """What the budget lets this request hope for. A subject never seen is taken for an average one."""
+        aimed = aim(self._balances.get(subject, self._latest), self._traffic)
+        if aimed.chance > 0.0:
+            self._open = aimed
+            return aimed
+        # With nothing left, pacing would wish for nothing and the student would seem to have been chosen. What the
+        # policy would have wished for goes to the ledger, which refuses: then the reason is the budget, and an
+        # operator who wants errors or a queue then gets them.
+        return aimed if aimed.shared else self._open
+
+    def decide(self, observation: Observation, aimed: Aim) -> Verdict:
+        asked_at = observation.step
+        stay, call = ACTIONS[asked_at]
+        try:
+            scores = self.policy.score(observation)
+            score = float(scores.score)
+            if math.isnan(score):
+                raise ValueError("the score is not a number")
+        except Exception:
+            self.healthy = False
+            self._metrics.policy_failures.inc()
+            return Verdict(False, Reason.POLICY_FAILED, StepRecord(asked_at, stay, None, 0.0, 1.0))
+        self.healthy = True
+        choice = decide(score, self._pacer, aimed, draw=self._draw(), explore=self._explore)
+        reason = Reason.EXPLORED if choice.explored else _REASONS[asked_at, choice.teacher]
+        action = call if choice.teacher else stay
+        return Verdict(
+            choice.teacher,
+            reason,
+            StepRecord(asked_at, action, score, choice.shift, choice.propensity, None, scores.details),
+        )
+
+    def learn(self, record: DecisionRecord, aimed: Aim) -> None:
+        """What a finished request shows of the traffic."""
+        self._learn_traffic(record)
+        scored = [each.score for each in record.steps if each.score is not None]
+        if scored:
+            self._pacer = step(self._pacer, max(scored), aimed, teacher=record.teacher_calls > 0)
+
+    def _learn_traffic(self, record: DecisionRecord) -> None:
+        traffic = self._traffic
+        if self._last_at is not None:
+            gap = max(record.at - self._last_at, 1e-6)
+            # An exponential average over time: one request adds 1/memory and what was there fades with the gap.
+            kept = math.exp(-gap / _RATE_MEMORY_S)
+            rate = traffic.requests_per_s * kept + self._workers * (1 - kept) / gap
+            traffic = replace(traffic, requests_per_s=rate)
+        self._last_at = max(record.at, self._last_at or record.at)
+        if record.teacher_calls:
+            traffic = replace(
+                traffic,
+                tokens_per_call=_average(traffic.tokens_per_call, record.teacher_tokens / record.teacher_calls),
+                usd_per_call=_average(traffic.usd_per_call, record.teacher_usd / record.teacher_calls),
+                seconds_per_call=_average(traffic.seconds_per_call, record.latency_ms / 1000),
+            )
+        self._traffic = traffic
+
+
+def _average(before: float, now: float) -> float:
+    return now if before == 0.0 else before + (now - before) / _CALL_MEMORY
