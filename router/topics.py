@@ -22,7 +22,7 @@ COMMON: Mapping[str, tuple[str, str]] = {
     ),
     "financial": (
         "financial finance money banking investment investments accounting 金融 財務 会計 投資 経理",
-        "financ invest stock bond loan mortgage interest bank portfolio dividend accounting balance-sheet revenue profit "
+        "financ invest stock bond loan mortgage interest bank portfolio dividend accounting revenue profit "
         "audit pension insurance 金融 財務 会計 投資 株 債券 融資 住宅ローン 利息 銀行 年金 保険 決算",
     ),
     "tax": (
@@ -69,7 +69,7 @@ COMMON: Mapping[str, tuple[str, str]] = {
 
 @lru_cache(maxsize=1)
 def _by_name() -> dict[str, str]:
-    return {name: topic for topic, (names, _) in COMMON.items() for name in names.split()}
+    return {name: topic for topic, (names, _) in COMMON.items() for name in (topic, *names.split())}
 
 
 def is_common(word: str) -> bool:
