@@ -25,7 +25,7 @@ def read_usage(data: dict[str, Any]) -> Usage | None:
 
 
 class DraftReader:
-    """Gathers the first choice of an answer, whole or chunk by chunk. Foreign shapes are passed over, never raised on."""
+    """Gathers the first choice of an answer, whole or chunk by chunk. Foreign shapes are passed over, not raised on."""
 
     __slots__ = ("_endpoint", "_logprobs", "_texts", "finish_reason", "pieces")
 

@@ -120,7 +120,7 @@ class DecisionLog:
         self._prune()
 
     def _prune(self) -> None:
-        """Keeps the newest segments of the directory, whichever worker wrote them: restarts leave segments behind too."""
+        """Keeps the newest segments of the directory, whichever worker wrote them: restarts leave some behind, too."""
         try:
             paths = sorted(self._directory.glob("decisions-*.jsonl"), key=lambda path: path.stat().st_mtime)
             for path in paths[: -self._segments]:

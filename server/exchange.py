@@ -1,4 +1,4 @@
-"""One request, from the first decision to the settled bill: runs the commands of `router.session` and tells it what happened.
+"""One request, from the first decision to the settled bill: runs the commands of `router.session`, reports to it.
 
 Whatever way it ends (answered, failed, client gone), a reservation is settled or released and one record is written.
 """
@@ -13,13 +13,12 @@ from policies.observation import Draft, Observation
 from router import session as life
 from router.budget import Limit, Rule
 from router.language import describe_limit
-from router.ledger import Admission, Ask, Settlement, Subject
+from router.ledger import Admission, Ask, Settlement
 from router.pacing import FREE
 from router.record import DecisionRecord, Reason, StepRecord
 from router.rules import RequestFacts, match
 from server import sse
 from server.answers import DraftReader, Usage, drop_logprobs, read_usage
-from server.auth import Key
 from server.errors import (
     BudgetExhausted,
     ClientGone,
@@ -182,7 +181,7 @@ class Exchange:
         return life.Admitted(admission.granted)
 
     async def _ask(self) -> Admission:
-        """Asks once. When the client leaves in the middle, a reservation that comes through all the same is released."""
+        """Asks once. When the client leaves meanwhile, a reservation that comes through all the same is released."""
         tokens, usd = self._estimate()
         ask = Ask(
             id=self._id,
@@ -350,7 +349,8 @@ class Exchange:
         if self._closing is None:
             if not self._reserved:
                 self._closing = _DONE
-                return self._account(status)
+                self._account(status)
+                return
             self._closing = asyncio.ensure_future(self._settle_and_account(status))
         if isinstance(self._closing, asyncio.Future):
             await asyncio.shield(self._closing)

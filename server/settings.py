@@ -1,7 +1,7 @@
 """Settings: one frozen value, read from flags, `TW_…` environment variables and a TOML file, in that order of strength.
 
 No secret is ever a setting: keys of upstreams are named by the environment variable that holds them, and the gateway's
-own keys are kept hashed in the state directory. So settings can be printed, and handed to worker processes, as they are.
+own keys are kept hashed in the state directory. So settings can be printed and handed to workers as they are.
 """
 
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ class Streaming:
         self.finished = False
 
     async def hold(self, tokens: int) -> None:
-        """Reads until `tokens` tokens, or the end, are here. Raises UpstreamFault, also for an error sent as an event."""
+        """Reads until `tokens` tokens, or the end, are here. Raises UpstreamFault, also for errors sent as events."""
         async for batch in self._batches:
             self._held.extend(self._checked(batch, first=not self._held))
             if self._reads_all and self.reader.tokens < tokens and self.reader.finish_reason is None:

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.ledger import Ask, Balance, Subject
 from router.language import Parsed, Unreadable, canonical, describe_limit, parse
+from router.ledger import Ask, Balance, Subject
 from server.api.access import admin_key, gateway_of
 from server.errors import BadRequest, GatewayError
 from server.gateway import Gateway
@@ -92,7 +92,7 @@ def _balance(balance: Balance) -> dict[str, Any]:
 
 
 async def _replay(gateway: Gateway, parsed: Parsed) -> dict[str, Any]:
-    """Sends this worker's recent decisions through an empty ledger under the new budget, at the times they were made."""
+    """Sends this worker's recent decisions through an empty ledger under the new budget, each at its own time."""
     ledger = MemoryLedger()
     rows = sorted(gateway.log.recent(_REPLAYED), key=lambda row: float(row["at"]))
     wanted = granted = 0

@@ -60,5 +60,3 @@ def _as_settings(flags: dict[str, Any]) -> dict[str, Any]:
         if upstream:
             settings[role] = upstream
     return {name: value for name, value in settings.items() if value is not None}
-
-
