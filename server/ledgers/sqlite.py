@@ -94,7 +94,13 @@ class SqliteLedger:
 
     async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:
         """Waits longer than an admission may: a person asked for it. Where it raises, nothing has changed."""
-        version: int = await self._do(lambda rows: rows.put_budget(budget, text, by, now), CHANGE_BUDGET_WITHIN_S)
+        now_us = windows.microseconds(now)
+
+        def run(rows: SqliteRows) -> int:
+            rows.tick(now_us)
+            return rows.put_budget(budget, text, by, now)
+
+        version: int = await self._do(run, CHANGE_BUDGET_WITHIN_S)
         return version
 
     async def close(self) -> None:
