@@ -13,5 +13,10 @@ class Unreadable(ValueError):
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        """All of it in one line."""
+        said = f"{self.message} {self.hint}".strip()
+        return f'"{self.phrase}": {said}' if self.phrase.strip() else said
+
     def as_dict(self) -> dict[str, Any]:
         return {"phrase": self.phrase, "at": list(self.at), "message": self.message, "hint": self.hint}
