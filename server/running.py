@@ -39,7 +39,7 @@ class StartError(Exception):
 
 def run(settings: Settings, *, dry_run: bool = False) -> None:
     """Serves until SIGINT or SIGTERM. Raises StartError."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     parsed = read_budget(settings)
     _show(console, settings, parsed)
     if dry_run:

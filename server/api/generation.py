@@ -10,7 +10,7 @@ from server.errors import ClientGone, GatewayError
 from server.exchange import Exchange
 from server.gateway import Gateway, Request
 from server.generation_request import Endpoint, GenerationRequest, read_request
-from server.relay import Client, Headers, Receive, Scope, Send, read_body
+from server.relay import Client, Headers, Message, Receive, Scope, Send, read_body
 
 _MAX_HEADER = 256
 """Longest conversation, user or tag that is taken; what is longer is cut."""
@@ -45,7 +45,7 @@ async def _run_while_connected(exchange: Exchange, client: Client, receive: Rece
     assert task is not None
     gone = False
 
-    def hang_up(watcher: "asyncio.Future[object]") -> None:
+    def hang_up(watcher: "asyncio.Future[Message]") -> None:
         nonlocal gone
         if not watcher.cancelled() and watcher.exception() is None and not client.ended:
             gone = True
