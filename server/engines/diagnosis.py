@@ -55,6 +55,9 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = (
         "the engine does not know one of its arguments; check the extra engine arguments",
     ),
 )
+_EXCEPTION = re.compile(r"\b([A-Z]\w*(?:Error|Exception): .+)")
+# What vLLM's processes say about one another; the cause stands above.
+_ECHO = re.compile(r"EngineDeadError|EngineCore encountered|initialization failed|Worker failed with|root cause")
 _OWN_LINE = re.compile(r"^error: (.+)$")
 
 
@@ -74,4 +77,8 @@ def diagnose(log: Sequence[str], exit_code: int | None) -> str:
         return "it was killed (SIGKILL); where nobody did that, the machine ran out of memory"
     if exit_code > 128:
         return f"it died of signal {exit_code - 128}"
+    for line in reversed(log):
+        raised = _EXCEPTION.search(line)
+        if raised and not _ECHO.search(line):
+            return f"it exited with status {exit_code} after {raised[1][:300]}"
     return f"it exited with status {exit_code}"

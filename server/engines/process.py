@@ -32,6 +32,10 @@ from server.engines.weights import check_directory
 _ONE_AT_A_TIME = threading.Lock()
 
 
+# How long a server whose engine has died may take to end by itself, which is when it says why.
+_SHUTDOWN_S = 20.0
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     first_backoff_s: float = 1.0
@@ -61,6 +65,7 @@ class ManagedEngine:
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._pid: int | None = None
+        self._ready_at: float | None = None
 
     @property
     def url(self) -> str:
@@ -111,7 +116,7 @@ class ManagedEngine:
         timing = self._timing
         backoff_s = timing.first_backoff_s
         while not self._stopping.is_set():
-            started_at = time.monotonic()
+            self._ready_at = None
             cause = self._one_life()
             if self._stopping.is_set():
                 return
@@ -120,7 +125,7 @@ class ManagedEngine:
                     self._set("failed", cause=cause)
                     return
                 self._set("restarting", cause=cause, restarts=self._state.restarts + 1)
-            if time.monotonic() - started_at > timing.stable_s:
+            if self._ready_at is not None and time.monotonic() - self._ready_at > timing.stable_s:
                 backoff_s = timing.first_backoff_s
             self._note(f"restarting in {backoff_s:g} s, because {cause}")
             self._stopping.wait(backoff_s)
@@ -130,18 +135,18 @@ class ManagedEngine:
         """From the start of the process to its end; returns the cause of the end."""
         self._log.forget()
         alone = _ONE_AT_A_TIME if self.spec.kind == "vllm" and gpu_count() > 0 else contextlib.nullcontext()
+        ailment = None
         try:
             with alone:
                 check_directory(self.spec.model)
                 _check_port(self.spec.host, self.port)
                 self._launch(engine_command(self.spec, self.port))
-                healthy = self._await_health()
-            if healthy:
+                ailment = self._await_health()
+            if ailment is None and self._alive():
+                self._ready_at = time.monotonic()
                 with self._changed:
                     self._set("ready", cause=self._state.cause)
-                deaf = self._watch_health()
-                if deaf:
-                    return deaf
+                ailment = self._watch_health()
         except UnusableWeights as error:
             return str(error)
         except OSError as error:
@@ -150,7 +155,7 @@ class ManagedEngine:
             # Also after a death of its own: the warden may still be busy with what the engine left behind.
             if not self._stopping.is_set():  # stop() does it then, with a grace of its own
                 self._end_process(warden.GRACE_S)
-        return diagnose(self._log.last_lines, self._process.returncode if self._process else None)
+        return ailment or diagnose(self._log.last_lines, self._process.returncode if self._process else None)
 
     def _launch(self, command: Command) -> None:
         if self._stopping.is_set():
@@ -198,14 +203,13 @@ class ManagedEngine:
             while line := output.readline(64 << 10):
                 self._log.write(line)
 
-    def _await_health(self) -> bool:
+    def _await_health(self) -> str | None:
+        """Returns when the engine is ready or has ended (None), or when it lives and fails to answer (the cause)."""
         while self._alive():
             if self._healthy():
-                if self.spec.kind == "vllm":
-                    self._warm_up()
-                return self._alive()
+                return None if self.spec.kind != "vllm" or self._answers() else "its first answer failed; see its log"
             self._stopping.wait(self._timing.starting_poll_s)
-        return False
+        return None
 
     def _watch_health(self) -> str | None:
         """Returns when the process has ended (None) or has been deaf for too long (the cause)."""
@@ -229,10 +233,15 @@ class ManagedEngine:
     def _healthy(self) -> bool:
         return self._ask("GET", "/health", None, self._timing.health_timeout_s) == 200
 
-    def _warm_up(self) -> None:
-        """vLLM's first answer takes seconds; ready should mean quick. A refusal is no fault: it may want a key."""
+    def _answers(self) -> bool:
+        """vLLM's first answer takes seconds, and is where a model that its kernels do not know brings it down, so it is
+        asked for one before it counts as ready. A refusal is no fault: it may want a key."""
         body = {"model": self.spec.role, "prompt": "Hello", "max_tokens": 2, "temperature": 0}
-        self._ask("POST", "/v1/completions", json.dumps(body), self._timing.warm_up_s)
+        status = self._ask("POST", "/v1/completions", json.dumps(body), self._timing.warm_up_s)
+        if status is not None and status < 500:
+            return True
+        self._wait_for_end(_SHUTDOWN_S)
+        return not self._alive()  # it has ended: its log says why
 
     def _ask(self, method: str, path: str, body: str | None, timeout_s: float) -> int | None:
         connection = http.client.HTTPConnection(self.spec.host, self.port, timeout=timeout_s)

@@ -72,7 +72,7 @@ def _spawn(command: list[str]) -> int:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         if os.getppid() == warden:
-            os.execvpe(command[0], command, os.environ)  # noqa: S606 - the command line is the operator's
+            os.execvpe(command[0], command, os.environ)
     except OSError as error:
         print(f"error: cannot run {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
     os._exit(127)

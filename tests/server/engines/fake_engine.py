@@ -55,6 +55,11 @@ def main() -> None:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             print(f"POST {self.path}", flush=True)
+            if "die_at_first_answer" in told:
+                print(told["die_at_first_answer"], flush=True)
+                self.send_response(500)
+                self.end_headers()
+                os._exit(1)
             self.send_response(200)
             self.end_headers()
 

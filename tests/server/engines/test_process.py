@@ -113,7 +113,7 @@ def test_back_off_doubles_up_to_its_limit(make, tmp_path):
     os.kill(engine.state().pid, signal.SIGTERM)
     wait_until(lambda: engine.state().restarts >= 4, 20)
     assert engine.state().status == "restarting"
-    assert engine.state().cause == "it exited with status 3"
+    assert engine.state().cause == "it exited with status 3 after RuntimeError: no luck"
     engine.stop(0)
     log = (tmp_path / "logs" / "student.log").read_text()
     waits = [line.split("restarting in ")[1].split(" s,")[0] for line in log.splitlines() if "restarting in" in line]
@@ -140,6 +140,13 @@ def test_an_engine_that_dies_at_its_start_is_not_repeated(make, tmp_path):
     assert "  /usr/bin/python: No module named 'vllm'" in message
     assert engine.state().status == "failed"
     assert (tmp_path / "lives").read_text() == "1"
+
+
+def test_a_vllm_that_dies_of_its_first_answer_was_never_ready(make):
+    engine = make(die_at_first_answer="RuntimeError: Unsupported CPU attention configuration: head_dim=8")
+    engine.start()
+    with pytest.raises(EngineFailed, match="it exited with status 1 after RuntimeError: Unsupported CPU attention"):
+        engine.wait_ready(20)
 
 
 def test_an_engine_that_takes_too_long_says_so_and_goes_on(make):

@@ -71,7 +71,7 @@ def one_thread():
     "changes",
     [
         {},
-        {"num_key_value_heads": 6},
+        {"num_key_value_heads": 4},
         {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
         {"head_dim": 16, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
     ],
