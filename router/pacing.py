@@ -227,7 +227,9 @@ def step(pacer: Pacer, score: float, aim: Aim, *, teacher: bool) -> Pacer:
         del ordered[bisect_left(ordered, recent[0])]
         recent = recent[1:]
     insort(ordered, score)
-    behind = pacer.behind * (1.0 - 1.0 / LOCAL_MEMORY) + min(aim.chance, 1.0) - float(teacher)
+    behind = pacer.behind * (1.0 - 1.0 / LOCAL_MEMORY)
+    if aim.share < 1.0 and not aim.shared:  # elsewhere the ledger keeps the error, or there is none
+        behind += aim.chance - float(teacher)
     return Pacer(recent, tuple(ordered), min(max(behind, -LOCAL_TOLERANCE), LOCAL_TOLERANCE))
 
 
