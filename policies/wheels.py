@@ -1,4 +1,4 @@
-"""The learned policy in service: numpy only, no state between calls.
+"""The learned policy in service: numpy only; between calls it remembers nothing but what the last prompts looked like.
 
 Idea: estimators (n-grams, boosted trees) turn text into expected qualities; one small network per step, trained with
 path consistency, turns those and the other features into two values, of staying with the student and of asking the
@@ -9,8 +9,9 @@ Values are in units of `scale` (the spread of the expected gain), so scores have
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -19,9 +20,9 @@ from policies.action import Step
 from policies.draft_features import DRAFT_FEATURES
 from policies.estimators import Arrays, Forest, NgramLinear
 from policies.features import read_draft, read_prompt
-from policies.observation import Draft, Observation
+from policies.observation import Draft, Observation, Prompt
 from policies.policy import Scores
-from policies.prompt_features import PROMPT_FEATURES, Floats
+from policies.prompt_features import PROMPT_FEATURES, Floats, PromptView
 
 if TYPE_CHECKING:
     from policies.artifact import Manifest
@@ -30,6 +31,8 @@ ESTIMATES = {Step.ROUTE: 5, Step.DEFER: 10}
 """How many estimates stand before the other features: n-grams (student, gain), trees (student, teacher, gain); twice
 at the defer step, from the prompt and from the draft."""
 CLIP = 5.0
+SEEN = 256
+"""Prompts whose reading is remembered: more than one worker has requests in flight."""
 _NOTHING = Draft("", complete=False)
 
 
@@ -102,12 +105,24 @@ class Estimators:
     prompt_forest: Forest
     draft_ngrams: NgramLinear | None = None
     draft_forest: Forest | None = None
+    seen: OrderedDict[Prompt, tuple[PromptView, Floats, Floats]] = field(default_factory=OrderedDict, repr=False)
+    """The prompts read last: the steps of one request look at the same one."""
+
+    def read(self, prompt: Prompt) -> tuple[PromptView, Floats, Floats]:
+        """What the prompt shows, and the estimates of n-grams (2,) and trees (3,) from it."""
+        known = self.seen.get(prompt)
+        if known is not None:
+            return known
+        view = read_prompt(prompt)
+        linear = self.prompt_ngrams(view.ngrams)
+        known = self.seen[prompt] = view, linear, self.prompt_forest(np.concatenate([view.dense, linear]))
+        if len(self.seen) > SEEN:
+            self.seen.popitem(last=False)
+        return known
 
     def features(self, observation: Observation) -> Floats:
         """(5 + prompt features,) at the route step, (10 + prompt and draft features,) at the defer step."""
-        view = read_prompt(observation.prompt)
-        linear = self.prompt_ngrams(view.ngrams)
-        trees = self.prompt_forest(np.concatenate([view.dense, linear]))
+        view, linear, trees = self.read(observation.prompt)
         if observation.step is Step.ROUTE:
             return np.concatenate([linear, trees, view.dense])
         assert self.draft_ngrams is not None
