@@ -65,7 +65,7 @@ class EngineLog:
                     newer.replace(older)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Prompts may stand in an engine's log: its owner reads it and nobody else.
-        self._file = open(path, "ab", opener=_private)
+        self._file = open(path, "ab", opener=_private)  # noqa: SIM115 - kept open from line to line
         self._size = path.stat().st_size
 
 

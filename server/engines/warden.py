@@ -72,7 +72,7 @@ def _spawn(command: list[str]) -> int:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         if os.getppid() == warden:
-            os.execvpe(command[0], command, os.environ)
+            os.execvpe(command[0], command, os.environ)  # noqa: S606 - the command line is the operator's
     except OSError as error:
         print(f"error: cannot run {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
     os._exit(127)
@@ -117,7 +117,8 @@ def _signal_tree(engine: int, number: int) -> None:
 
 def _tree_lives(engine: int) -> bool:
     if _HAS_PROC:
-        return bool(_descendants())
+        # Twice: whose parent ends while /proc is being read may be missed once, and is this process's child afterwards.
+        return bool(_descendants() or _descendants())
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(engine, 0)
         return True
@@ -127,21 +128,24 @@ def _tree_lives(engine: int) -> bool:
 def _descendants() -> list[int]:
     """The pids below this process, zombies aside."""
     children: dict[int, list[int]] = {}
+    zombies = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             # pid (name) state ppid ...: the name may hold spaces and parentheses.
             state, parent = path.read_text(errors="replace").rpartition(")")[2].split()[:2]
         except (OSError, ValueError):
             continue
-        if state != "Z":
-            children.setdefault(int(parent), []).append(int(path.parent.name))
+        pid = int(path.parent.name)
+        children.setdefault(int(parent), []).append(pid)
+        if state == "Z":
+            zombies.add(pid)
     found: list[int] = []
     pending = [os.getpid()]
     while pending:
         below = children.get(pending.pop(), [])
         found += below
         pending += below
-    return found
+    return [pid for pid in found if pid not in zombies]
 
 
 def _prctl(option: int, value: int) -> None:

@@ -33,10 +33,10 @@ class Detokenizer:
         return self._take(text)
 
     def flush(self) -> str:
-        """The rest, with replacement characters for bytes that never became one."""
+        """The rest. The first bytes of a character that is not going to be complete are dropped, as vLLM does it."""
         if self._emitted == len(self._ids):
             return ""
-        return self._take(self._decode(self._ids[self._known :]))
+        return self._take(self._decode(self._ids[self._known :]).rstrip(_REPLACEMENT))
 
     def _take(self, text: str) -> str:
         fresh = text[len(self._before) :]
