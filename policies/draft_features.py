@@ -5,6 +5,7 @@ Where the upstream gives no log-probabilities the fields of that kind are zero a
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,27 +95,34 @@ _REFUSAL = re.compile(r"\b(?:sorry|i can(?:no|')t|as an ai|unable to|i do not kn
 _CONNECTIVE = re.compile(r"\b(?:so|therefore|thus|hence|then|because|since|but|however)\b", re.IGNORECASE)
 
 
+def _bounded(logprob: float) -> float:
+    # Upstreams write -inf, -9999 or NaN for what they would not compute; a comparison with NaN is false.
+    return min(logprob, 0.0) if logprob > -30.0 else -30.0
+
+
 def _logprob_features(logprobs: Sequence[float], entropies: Sequence[float]) -> list[float]:
     if logprobs:
-        # Upstreams write -inf or -9999 for what they would not compute.
-        values = np.nan_to_num(np.clip(np.asarray(logprobs, dtype=np.float64), -30.0, 0.0), nan=-30.0)
-        ordered = np.sort(values)
-        last = len(ordered) - 1
-        mean = float(values.mean())
+        # Plain Python: a draft has some dozens of tokens, and for so few numpy's calls cost more than its arithmetic.
+        values = [_bounded(value) for value in logprobs]
+        ordered = sorted(values)
+        count = len(values)
+        last = count - 1
+        total = math.fsum(values)
+        mean = total / count
         features = [
             1.0,
             mean,
-            float(ordered[0]),
-            float(values[0]),
-            float(values[-1]),
-            max(float(values.sum()), -300.0),
-            float(ordered[int(0.10 * last)]),
-            float(ordered[int(0.25 * last)]),
-            float(ordered[int(0.50 * last)]),
-            math.sqrt(max(float(values @ values) / len(values) - mean * mean, 0.0)),
-            float(np.count_nonzero(values < -0.693)) / len(values),
-            float(np.count_nonzero(values < -2.303)) / len(values),
-            float(values[-6:].min()),
+            ordered[0],
+            values[0],
+            values[-1],
+            max(total, -300.0),
+            ordered[int(0.10 * last)],
+            ordered[int(0.25 * last)],
+            ordered[int(0.50 * last)],
+            math.sqrt(max(math.fsum([value * value for value in values]) / count - mean * mean, 0.0)),
+            bisect_left(ordered, -0.693) / count,
+            bisect_left(ordered, -2.303) / count,
+            min(values[-6:]),
         ]
     else:
         features = [0.0] * 13
@@ -199,7 +207,7 @@ def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
     said = set(all_numbers)
     ngrams = hash_tokens(tokens)
     pairs = ngrams[len(tokens) :]
-    distinct_pairs = len(np.unique(pairs)) if len(pairs) else 1
+    distinct_pairs = len(set(pairs.tolist())) if len(pairs) else 1
     dense = [
         1.0,
         *_logprob_features(draft.logprobs, draft.entropies),
