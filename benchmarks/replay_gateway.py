@@ -84,7 +84,7 @@ class Case:
 def test_rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
     """The test split, shuffled with a fixed seed; only rows for which both qualities are known."""
     columns = ["prompt", "split", "student_quality", "teacher_quality"]
-    table = pq.read_table(path, columns=columns)  # type: ignore[no-untyped-call]
+    table = pq.read_table(path, columns=columns)
     rows = [row for row in table.to_pylist() if row["split"] == "test"]
     rows = [row for row in rows if row["student_quality"] is not None and row["teacher_quality"] is not None]
     Random(0).shuffle(rows)

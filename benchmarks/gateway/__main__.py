@@ -24,7 +24,7 @@ from benchmarks.estimates import Estimate, bootstrap, machine, median_difference
 from benchmarks.gateway.evidence import Evidence, gather
 from benchmarks.gateway.load import Load, wrk
 from benchmarks.gateway.nginx import fixed_upstream
-from benchmarks.processes import StartFailed, free_port, serving, tw
+from benchmarks.processes import StartFailed, cpu_seconds, free_port, serving, tw
 
 LEAST_RATIO = 0.4
 MOST_ADDED_MS = 1.5
@@ -51,38 +51,50 @@ class Seen:
 
     busy: Load
     lone: Load
+    cpu_ms: float
+    """CPU time of the server per request under load: what a busy machine distorts least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    url: str
+    pid: int | None = None
 
 
 @contextmanager
-def proxy_at(upstream: str, folder: Path) -> Iterator[str]:
+def proxy_at(upstream: str, folder: Path) -> Iterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "benchmarks.gateway.proxy", "--upstream", upstream, "--port", str(port)]
-    with serving(command, f"{url}/v1/models", folder / "proxy.log"):
-        yield url
+    with serving(command, f"{url}/v1/models", folder / "proxy.log") as process:
+        yield Server(url, process.pid)
 
 
 @contextmanager
-def gateway_at(upstream: str, folder: Path, policy: Path) -> Iterator[str]:
+def gateway_at(upstream: str, folder: Path, policy: Path) -> Iterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = tw("serve", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--budget", BUDGET)
     command += ["--student-url", f"{upstream}/v1", "--teacher-url", f"{upstream}/v1", "--policy", str(policy)]
-    with serving(command, f"{url}/readyz", folder / "gateway.log", env={"TW_STATE_DIR": str(folder / "state")}):
-        yield url
+    state = {"TW_STATE_DIR": str(folder / "state")}
+    with serving(command, f"{url}/readyz", folder / "gateway.log", env=state) as process:
+        yield Server(url, process.pid)
 
 
-def run_rounds(plan: Plan, urls: dict[str, str], console: Console) -> dict[str, list[Seen]]:
+def run_rounds(plan: Plan, servers: dict[str, Server], console: Console) -> dict[str, list[Seen]]:
     """Rounds in which each server is loaded in turn; who goes first changes with every round."""
-    seen: dict[str, list[Seen]] = {name: [] for name in urls}
-    for url in urls.values():
-        wrk(url, connections=16, seconds=1)
+    seen: dict[str, list[Seen]] = {name: [] for name in servers}
+    for server in servers.values():
+        wrk(server.url, connections=16, seconds=1)
     for number in range(plan.rounds):
-        order = list(urls) if number % 2 == 0 else list(reversed(urls))
+        order = list(servers) if number % 2 == 0 else list(reversed(servers))
         for name in order:
-            busy = wrk(urls[name], connections=16, seconds=plan.busy_s)
-            lone = wrk(urls[name], connections=1, seconds=plan.lone_s)
-            seen[name].append(Seen(busy, lone))
+            server = servers[name]
+            before_s = cpu_seconds(server.pid) if server.pid else 0.0
+            busy = wrk(server.url, connections=16, seconds=plan.busy_s)
+            used_s = cpu_seconds(server.pid) - before_s if server.pid else 0.0
+            lone = wrk(server.url, connections=1, seconds=plan.lone_s)
+            seen[name].append(Seen(busy, lone, 1e3 * used_s / max(busy.requests, 1)))
             speeds = f"{busy.per_second:8.0f}/s at 16, p50 {lone.p50_ms:.2f} ms alone"
             console.print(f"round {number + 1}/{plan.rounds} {name:8} {speeds}")
     return seen
@@ -102,7 +114,15 @@ def compare(seen: dict[str, list[Seen]]) -> dict[str, Estimate]:
 
 def table(seen: dict[str, list[Seen]]) -> Table:
     shown = Table(title="medians over rounds")
-    for heading in ("server", "requests/s at 16", "p50 ms at 16", "p99 ms at 16", "p50 ms alone", "p99 ms alone"):
+    for heading in (
+        "server",
+        "requests/s at 16",
+        "p50 ms at 16",
+        "p99 ms at 16",
+        "p50 ms alone",
+        "p99 ms alone",
+        "CPU ms each",
+    ):
         shown.add_column(heading, justify="left" if heading == "server" else "right")
     for name, rounds in seen.items():
         shown.add_row(
@@ -115,6 +135,7 @@ def table(seen: dict[str, list[Seen]]) -> Table:
                     [r.busy.p99_ms for r in rounds],
                     [r.lone.p50_ms for r in rounds],
                     [r.lone.p99_ms for r in rounds],
+                    [r.cpu_ms for r in rounds],
                 )
             ),
         )
@@ -145,9 +166,10 @@ def measure(plan: Plan, policy: Path, *, logprobs: bool, console: Console) -> tu
             proxy_at(direct, folder) as proxy,
             gateway_at(direct, folder, policy) as gateway,
         ):
-            seen = run_rounds(plan, {"direct": direct, "proxy": proxy, "gateway": gateway}, console)
+            servers = {"direct": Server(direct), "proxy": proxy, "gateway": gateway}
+            seen = run_rounds(plan, servers, console)
             sent = sum(load.requests for r in seen["gateway"] for load in (r.busy, r.lone))
-            return seen, gather(gateway, folder / "state", sent)
+            return seen, gather(gateway.url, folder / "state", sent)
 
 
 def main() -> int:
