@@ -6,6 +6,7 @@ It works through a connection of its own, so that its disk syncs delay no admiss
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from router.windows import SECOND_US
@@ -15,7 +16,7 @@ from server.ledgers.steps import State
 EVERY_S = 2.0
 PRUNE_EVERY = 15
 """Rounds between two prunings."""
-LOG_BYTES = 2**20
+LOG_BYTES = 4 * 2**20
 BITE = 200
 
 KEEP_CLOSED_US = 3600 * SECOND_US
@@ -84,7 +85,7 @@ def prune(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection):  # type: ignore[no-untyped-def]
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
