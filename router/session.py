@@ -6,7 +6,7 @@ the commands and reports what happened as events.
     a model that fails before its first byte reached the client hands over to the other one, inside the budget
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal, assert_never
 
@@ -131,6 +131,27 @@ class Session:
     has_draft: bool = False
 
 
+def _to(
+    session: Session,
+    phase: Phase,
+    *,
+    reason: Reason | None = None,
+    wish: Reason | None = None,
+    forced: bool | None = None,
+    has_draft: bool | None = None,
+) -> Session:
+    """The session in its next phase. Written out because `dataclasses.replace` costs as much as the whole table."""
+    return Session(
+        phase,
+        session.reason if reason is None else reason,
+        session.wish if wish is None else wish,
+        session.when_exhausted,
+        session.has_teacher,
+        session.forced if forced is None else forced,
+        session.has_draft if has_draft is None else has_draft,
+    )
+
+
 def advance(session: Session, event: Event) -> tuple[Session, Command]:
     """The table. An event that cannot come in a phase is a fault of the caller (AssertionError)."""
     phase = session.phase
@@ -141,19 +162,19 @@ def advance(session: Session, event: Event) -> tuple[Session, Command]:
         case Admitted():
             return _admitted(session, event)
         case LedgerDown():
-            return _stay(replace(session, reason=Reason.LEDGER_UNAVAILABLE))
+            return _stay(session, Reason.LEDGER_UNAVAILABLE)
         case Drafted():
             assert phase is Phase.DRAFTING
-            return replace(session, phase=Phase.DEFERRING, has_draft=True), Judge()
+            return _to(session, Phase.DEFERRING, has_draft=True), Judge()
         case Judged():
             assert phase is Phase.DEFERRING
             if not event.escalate:
-                return replace(session, phase=Phase.DONE, reason=event.reason), Deliver("student")
-            return replace(session, phase=Phase.ADMITTING_ESCALATION, wish=event.reason), Admit(wants_teacher=True)
+                return _to(session, Phase.DONE, reason=event.reason), Deliver("student")
+            return _to(session, Phase.ADMITTING_ESCALATION, wish=event.reason), Admit(wants_teacher=True)
         case Answered():
             assert phase in (Phase.STUDENT, Phase.TEACHER)
             role: Role = "teacher" if phase is Phase.TEACHER else "student"
-            return replace(session, phase=Phase.DONE), Deliver(role)
+            return _to(session, Phase.DONE), Deliver(role)
         case Failed():
             return _failed(session, event)
         case _:
@@ -161,48 +182,45 @@ def advance(session: Session, event: Event) -> tuple[Session, Command]:
 
 
 def _routed(session: Session, event: Routed) -> tuple[Session, Command]:
-    session = replace(session, forced=event.forced)
     if event.to == "teacher":
         if not session.has_teacher:
-            return replace(session, phase=Phase.STUDENT, reason=Reason.NO_TEACHER), Call("student")
-        return replace(session, phase=Phase.ADMITTING, wish=event.reason), Admit(wants_teacher=True)
-    session = replace(session, reason=event.reason)
-    if event.hold_draft and session.has_teacher:
-        return replace(session, phase=Phase.DRAFTING), Call("student", hold=True)
-    return replace(session, phase=Phase.STUDENT), Call("student")
+            return _to(session, Phase.STUDENT, reason=Reason.NO_TEACHER), Call("student")
+        return _to(session, Phase.ADMITTING, wish=event.reason, forced=event.forced), Admit(wants_teacher=True)
+    hold = event.hold_draft and session.has_teacher
+    phase = Phase.DRAFTING if hold else Phase.STUDENT
+    return _to(session, phase, reason=event.reason, forced=event.forced), Call("student", hold)
 
 
 def _admitted(session: Session, event: Admitted) -> tuple[Session, Command]:
     assert session.phase in (Phase.ADMITTING, Phase.ADMITTING_ESCALATION, Phase.ADMITTING_RESCUE)
     if event.granted:
-        return replace(session, phase=Phase.TEACHER, reason=session.wish), Call("teacher")
+        return _to(session, Phase.TEACHER, reason=session.wish), Call("teacher")
     if session.phase is Phase.ADMITTING_RESCUE:
         # The client hears of the student's failure; that the budget could not save it is in the record.
-        return replace(session, phase=Phase.DONE, reason=Reason.BUDGET_EXHAUSTED), Reject(exhausted=False)
-    refused = replace(session, reason=Reason.BUDGET_EXHAUSTED)
+        return _to(session, Phase.DONE, reason=Reason.BUDGET_EXHAUSTED), Reject(exhausted=False)
     if session.when_exhausted == "reject":
-        return replace(refused, phase=Phase.DONE), Reject(exhausted=True)
-    return _stay(refused)
+        return _to(session, Phase.DONE, reason=Reason.BUDGET_EXHAUSTED), Reject(exhausted=True)
+    return _stay(session, Reason.BUDGET_EXHAUSTED)
 
 
 def _failed(session: Session, event: Failed) -> tuple[Session, Command]:
     if session.phase is Phase.TEACHER:
         if session.reason is Reason.STUDENT_FAILED:  # both have failed now
-            return replace(session, phase=Phase.DONE), Reject(exhausted=False)
+            return _to(session, Phase.DONE), Reject(exhausted=False)
         if session.forced and event.clients_fault:
-            return replace(session, phase=Phase.DONE), Reject(exhausted=False)
-        return _stay(replace(session, reason=Reason.TEACHER_FAILED))
+            return _to(session, Phase.DONE), Reject(exhausted=False)
+        return _stay(session, Reason.TEACHER_FAILED)
     assert session.phase in (Phase.STUDENT, Phase.DRAFTING)
     tried_teacher = session.reason in (Reason.TEACHER_FAILED, Reason.LEDGER_UNAVAILABLE, Reason.BUDGET_EXHAUSTED)
     if event.clients_fault or session.forced or tried_teacher or not session.has_teacher:
-        return replace(session, phase=Phase.DONE), Reject(exhausted=False)
-    return replace(session, phase=Phase.ADMITTING_RESCUE, wish=Reason.STUDENT_FAILED), Admit(wants_teacher=True)
+        return _to(session, Phase.DONE), Reject(exhausted=False)
+    return _to(session, Phase.ADMITTING_RESCUE, wish=Reason.STUDENT_FAILED), Admit(wants_teacher=True)
 
 
-def _stay(session: Session) -> tuple[Session, Command]:
+def _stay(session: Session, reason: Reason) -> tuple[Session, Command]:
     """The teacher is out of reach: the student's draft if there is one, else the student."""
     if session.phase is Phase.ADMITTING_RESCUE:
-        return replace(session, phase=Phase.DONE), Reject(exhausted=False)
+        return _to(session, Phase.DONE, reason=reason), Reject(exhausted=False)
     if session.has_draft:
-        return replace(session, phase=Phase.DONE), Deliver("student")
-    return replace(session, phase=Phase.STUDENT), Call("student")
+        return _to(session, Phase.DONE, reason=reason), Deliver("student")
+    return _to(session, Phase.STUDENT, reason=reason), Call("student")

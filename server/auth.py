@@ -45,12 +45,9 @@ class Keys:
         self._open = open_on_loopback
         self._stamp: tuple[int, int] | None = None
         self._by_hash: dict[str, Key] = {}
-        self.refresh()
-
-    @property
-    def required(self) -> bool:
+        self.required = not open_on_loopback
         """Whether requests need a key: always, but on a loopback address while only admin keys exist."""
-        return not self._open or any(not key.admin for key in self._by_hash.values())
+        self.refresh()
 
     def all(self) -> list[Key]:
         return list(self._by_hash.values())
@@ -60,19 +57,23 @@ class Keys:
         try:
             stat = self._path.stat()
         except FileNotFoundError:
-            self._stamp, self._by_hash = None, {}
+            self._take(None, {})
             return
         stamp = (stat.st_mtime_ns, stat.st_ino)
         if stamp == self._stamp:
             return
         try:
             rows = json.loads(self._path.read_text())
-            self._by_hash = {row["sha256"]: Key(**row) for row in rows}
+            by_hash = {row["sha256"]: Key(**row) for row in rows}
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise KeyFileError(
                 f"{self._path}: not a key file ({type(error).__name__}); restore it or remove it"
             ) from None
-        self._stamp = stamp
+        self._take(stamp, by_hash)
+
+    def _take(self, stamp: tuple[int, int] | None, by_hash: dict[str, Key]) -> None:
+        self._stamp, self._by_hash = stamp, by_hash
+        self.required = not self._open or any(not key.admin for key in by_hash.values())
 
     def new(self, name: str, *, admin: bool = False, tenant: str = "", now: float | None = None) -> str:
         """Makes a key, stores its hash, and returns the key: the only time it is seen."""

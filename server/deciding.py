@@ -7,7 +7,7 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from policies.action import ACTIONS, Step
 from policies.observation import Observation
@@ -125,22 +125,21 @@ class Decider:
             self._pacer = step(self._pacer, max(scored), aimed, teacher=record.teacher_calls > 0)
 
     def _learn_traffic(self, record: DecisionRecord) -> None:
-        traffic = self._traffic
+        before = self._traffic
+        rate, tokens, usd, seconds = (
+            before.requests_per_s, before.tokens_per_call, before.usd_per_call, before.seconds_per_call
+        )  # fmt: skip
         if self._last_at is not None:
             gap = max(record.at - self._last_at, 1e-6)
             # An exponential average over time: one request adds 1/memory and what was there fades with the gap.
             kept = math.exp(-gap / _RATE_MEMORY_S)
-            rate = traffic.requests_per_s * kept + self._workers * (1 - kept) / gap
-            traffic = replace(traffic, requests_per_s=rate)
+            rate = rate * kept + self._workers * (1 - kept) / gap
         self._last_at = max(record.at, self._last_at or record.at)
         if record.teacher_calls:
-            traffic = replace(
-                traffic,
-                tokens_per_call=_average(traffic.tokens_per_call, record.teacher_tokens / record.teacher_calls),
-                usd_per_call=_average(traffic.usd_per_call, record.teacher_usd / record.teacher_calls),
-                seconds_per_call=_average(traffic.seconds_per_call, record.latency_ms / 1000),
-            )
-        self._traffic = traffic
+            tokens = _average(tokens, record.teacher_tokens / record.teacher_calls)
+            usd = _average(usd, record.teacher_usd / record.teacher_calls)
+            seconds = _average(seconds, record.latency_ms / 1000)
+        self._traffic = Traffic(rate, tokens, usd, seconds)
 
 
 def _average(before: float, now: float) -> float:
