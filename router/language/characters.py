@@ -24,6 +24,7 @@ _SIGNS = str.maketrans(
         "⩽": "≤",
         "\u3000": " ",
         "〜": "~",
+        "⁄": "/",
         "～": "~",
     }
 )
@@ -63,7 +64,7 @@ def normalise(source: str) -> Normal:
             starts.append(start)
             ends.append(end)
 
-    at = 0
+    at = _bullet(source, 0)
     length = len(source)
     while at < length:
         character = source[at]

@@ -124,6 +124,8 @@ def _way(clause: Clause, before: Clause | None, after: Clause | None, forward: b
         return "forward" if after and not after.has(Condition, Amount) else "back" if before else None
     if _colon(after) and clause.has(Model, Word) and not clause.has(Amount, Outcome, Condition, Bound, Quantile, Duration):
         return "forward"
+    if before and before.has(Amount, Quantile) and all(isinstance(p, Bound) and p.way == "under" for p in clause.pieces):
+        return "back"  # "300 calls a day, tops"
     if not _modifies(clause):
         return None
     if before is None or after is None:

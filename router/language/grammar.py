@@ -63,6 +63,8 @@ _LOOSE: dict[str, Flag] = {
     "CONCURRENT": "concurrent",
     "TO": "to",
     "IN": "to",
+    "OF": "to",
+    "A": "to",
     "FROM": "to",
 }
 Children = list[Lexeme]
@@ -104,6 +106,10 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
 
     def part(self, children: Children) -> Piece:
         return self._amount(children, "share", _value(children, "NUM", "PART"))
+
+    def one_of(self, children: Children) -> Piece:
+        taken, whole = (child.meaning for child in children if child.type == "NUM")
+        return self._amount(children, "share", taken / whole if whole > 0 else Fraction(-1))
 
     def calls(self, children: Children) -> Piece:
         concurrent = any(child.type == "CONCURRENT" for child in children)
@@ -176,7 +182,10 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
     # hours
 
     def hours(self, children: Children) -> Piece:
-        first, last = (_minutes(child) for child in children if child.type in ("CLOCK", "NUM"))
+        opens, closes = (child for child in children if child.type in ("CLOCK", "NUM"))
+        first, last = _minutes(opens), _minutes(closes)
+        if _either_half(opens, closes, first, last):
+            first = -2
         return Hours(*_span(children), first, last)
 
     def after(self, children: Children) -> Piece:
@@ -194,6 +203,16 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
     def shorter(self, children: Children) -> Piece:
         more = _whole(_value(children, "NUM"))
         return Condition(*_span(children), When(shorter_than_tokens=more + _value(children, "SHORTER")))
+
+
+def _either_half(opens: Lexeme, closes: Lexeme, first: int, last: int) -> bool:
+    """True for "9 to 5" and "1 to 5 pm", where a bare hour may be before or after noon."""
+    noon = 720
+    if opens.type == "NUM" and closes.type == "NUM":
+        return last < first <= noon
+    if opens.type == "NUM" and closes.endswith("m") and first <= noon:
+        return first + noon < last and first < last
+    return closes.type == "NUM" and last < first and opens.endswith("m") and last + noon > first
 
 
 def _time(children: Children) -> Lexeme:

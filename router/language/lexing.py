@@ -68,6 +68,8 @@ def lexeme(type_: str, text: str, first: int, last: int, meaning: Any = None) ->
         return Lexeme.make("SEPARATOR", written, first, last, Separator(first, last, _SEPARATORS[type_]))  # type: ignore[arg-type]
     if type_ == "AND":
         return Lexeme.make("AND", written, first, last, Separator(first, last, "and"))
+    if type_ == "OR":
+        return Lexeme.make("SEPARATOR", written, first, last, Separator(first, last, "or"))
     if type_ in FLAGS:
         return Lexeme.make("PIECE", written, first, last, Word(first, last, FLAGS[type_]))  # type: ignore[arg-type]
     if type_ in _MAKE:

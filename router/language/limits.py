@@ -14,6 +14,7 @@ from router.language.pieces import (
     Days,
     Duration,
     Each,
+    Flag,
     Hours,
     Model,
     Per,
@@ -68,6 +69,36 @@ class Led:
     zone: Zone | None = None
 
 
+_SORTS = (Amount, Bound, Ratio, Per, Each, Days, Hours, Zone, WeekStart, Quantile, Duration, Model)
+_FLAGS: frozenset[Flag] = frozenset(
+    {
+        "never",
+        "always",
+        "only",
+        "verb",
+        "answer",
+        "calls",
+        "requests",
+        "tokens",
+        "to",
+        "otherwise",
+        "outside",
+        "concurrent",
+        "average",
+        "total",
+        "latency",
+    }
+)
+
+
+def refuse_strangers(clause: Clause, sorts: tuple[type[Piece], ...], flags: frozenset[Flag], setting: Setting) -> None:
+    """Raises where the clause holds a piece that its kind of statement would pass over: nothing is read and dropped."""
+    for piece in clause.pieces:
+        known = piece.flag in flags if isinstance(piece, Word) else isinstance(piece, sorts)
+        if not known:
+            raise setting.error("unclear", clause)
+
+
 def only(clause: Clause, sort: type[_P], code: str, setting: Setting) -> _P | None:
     """The one piece of this sort, or None. Two of them are an error that quotes the second."""
     found = [piece for piece in clause.pieces if isinstance(piece, sort)]
@@ -78,6 +109,9 @@ def only(clause: Clause, sort: type[_P], code: str, setting: Setting) -> _P | No
 
 def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting) -> Limit:
     """The limit that `clause` says. `before`: the limit said just before, whose words a bare number takes over."""
+    refuse_strangers(clause, _SORTS, _FLAGS, setting)
+    if clause.join == "or":
+        raise setting.error("or", clause)
     for model in clause.pieces:
         if isinstance(model, Model) and model.name == "student":
             raise setting.error("student_limit", clause)
@@ -96,6 +130,8 @@ def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting)
     per = _per(clause, led, measure, setting)
     if per is None and takes_window and before and "total" not in flags:
         per = before.per
+    if (measure == "concurrent") < ("concurrent" in flags) or ("tokens" in flags and measure != "tokens"):
+        raise setting.error("unclear", clause)
     if measure == "concurrent" and per is not None:
         raise setting.error("window", next((piece for piece in clause.pieces if isinstance(piece, Per)), clause))
     ratio = only(clause, Ratio, "two_windows", setting)
@@ -146,7 +182,7 @@ def _what(clause: Clause, before: Limit | None, setting: Setting) -> tuple[Measu
     elif ratio and measure == "share":
         raise setting.error("two_windows", ratio)
     if measure == "usd" and amount.currency not in (None, "USD"):
-        rate = setting.rates.get(cast(str, amount.currency))
+        rate = setting.rates.get(amount.currency)
         if rate is None:
             raise setting.error("currency", amount, currency=amount.currency)
         value *= Fraction(str(rate))
@@ -199,6 +235,8 @@ def _kind(clause: Clause, before: Limit | None, setting: Setting) -> Kind:
     bounds = [piece for piece in clause.pieces if isinstance(piece, Bound)]
     ways = {bound.way for bound in bounds}
     never = next((piece for piece in clause.pieces if isinstance(piece, Word) and piece.flag == "never"), None)
+    if never and "always" in clause.flags:
+        raise setting.error("unclear", clause)
     if "floor" in ways or (never is None and "over" in ways) or (never and ways & {"under"}):
         raise setting.error("floor", bounds[0])
     if never and "over" not in ways:
@@ -291,6 +329,8 @@ def during(days: Days | None, hours: Hours | None, outside: bool, tz: str, setti
     if days is None and hours is None:
         return None
     first, last = (hours.first, hours.last) if hours else (0, 1440)
+    if hours and -2 in (first, last):
+        raise setting.error("half_day", hours)
     if hours and (not 0 <= first <= 1440 or not 0 <= last <= 1440):
         raise setting.error("time", hours)
     first, last = first % 1440, last or 1440

@@ -7,7 +7,7 @@ from fractions import Fraction
 from router.budget import Budget, Limit, Rule, When, WhenExhausted
 from router.language.checks import check
 from router.language.clauses import Ambiguous, Clause, sentences
-from router.language.limits import Led, Said, Setting, only, read_limit
+from router.language.limits import Led, Said, Setting, only, read_limit, refuse_strangers
 from router.language.pieces import (
     Amount,
     Bound,
@@ -29,6 +29,10 @@ from router.language.pieces import (
 
 LONGEST_QUEUE_S = 3600
 MOST_TOKENS = 10**9
+
+
+_IDLE: frozenset[Flag] = frozenset({"verb", "answer", "to", "calls", "requests", "tokens"})
+_FATE_FLAGS: frozenset[Flag] = (_IDLE - {"tokens"}) | {"exhausted", "always", "never"}
 
 
 @dataclass(slots=True)
@@ -153,9 +157,11 @@ def _leading(clause: Clause, led: Led, setting: Setting) -> Led:
 
 def _fate(clause: Clause, said: _Said, setting: Setting) -> None:
     flags = clause.flags
-    amount = next((piece for piece in clause.pieces if isinstance(piece, (Amount, Quantile, Condition))), None)
-    if amount:
-        raise setting.error("unclear", clause)
+    refuse_strangers(clause, (Outcome, Model, Duration, Bound), _FATE_FLAGS, setting)
+    if any(isinstance(piece, Bound) and piece.way not in ("under", "within") for piece in clause.pieces):
+        raise setting.error("queue", clause)
+    if clause.join == "or":
+        raise setting.error("or", clause)
     outcome = only(clause, Outcome, "two_conditions", setting)
     duration = only(clause, Duration, "two_amounts", setting)
     models = {piece.name for piece in clause.pieces if isinstance(piece, Model)} - {None}
@@ -184,8 +190,11 @@ def _fate(clause: Clause, said: _Said, setting: Setting) -> None:
 
 def _explore(clause: Clause, said: _Said, setting: Setting) -> None:
     amount = only(clause, Amount, "two_amounts", setting)
-    if amount is None or amount.measure != "share" or clause.has(Condition, Per, Each, Days, Hours, Duration):
+    if amount is None or amount.measure != "share":
         raise setting.error("explore", clause)
+    refuse_strangers(clause, (Amount, Model, Bound), _IDLE | {"random", "total"}, setting)
+    if any(isinstance(piece, Bound) and piece.way in ("over", "floor") for piece in clause.pieces):
+        raise setting.error("floor", clause)
     if amount.value < 0:
         raise setting.error("negative", amount)
     if amount.value > 1:
@@ -204,6 +213,9 @@ def _rule(clause: Clause, said: _Said, setting: Setting) -> None:
         raise setting.error("rule_time", clause)
     if "only" in flags:
         raise setting.error("only", clause)
+    refuse_strangers(clause, (Condition, Model), _IDLE | {"always", "never", "total"}, setting)
+    if {"always", "never"} <= flags:
+        raise setting.error("unclear", clause)
     models = [piece.name or said.model for piece in clause.pieces if isinstance(piece, Model)]
     if not models and said.rules and clause.join is not None and flags & {"always", "never"}:
         models = [said.model]
@@ -226,10 +238,10 @@ def _length(when: When) -> int | None:
 def _no_limit(clause: Clause, said: _Said, setting: Setting) -> None:
     if clause.has(Amount, Bound, Per, Each, Days, Hours, Duration, Quantile) or clause.flags & {"never", "otherwise"}:
         raise setting.error("unlimited_part", clause)
+    refuse_strangers(clause, (Model,), _IDLE | {"no_limit", "always", "total"}, setting)
+    if any(isinstance(piece, Model) and piece.name == "student" for piece in clause.pieces):
+        raise setting.error("student_limit", clause)
     said.unlimited = clause
-
-
-_IDLE: frozenset[Flag] = frozenset({"verb", "answer", "to", "calls", "requests", "tokens"})
 
 
 def _always_or_never(clause: Clause, led: Led, said: _Said, setting: Setting) -> None:
@@ -239,10 +251,11 @@ def _always_or_never(clause: Clause, led: Led, said: _Said, setting: Setting) ->
     strong = flags & {"always", "never", "only"}
     if len(models) != 1 or len(strong) != 1 or clause.has(Bound):
         raise setting.error(_missing(clause), clause)
+    refuse_strangers(clause, (Model, Each, Days, Hours, Zone), _IDLE | strong | {"outside", "otherwise", "total"}, setting)
     teacher = (models == {"teacher"}) != ("never" in flags)
     timed = clause.has(Days, Hours)
     if teacher and not ("only" in flags and timed):
-        if clause.has(Per, Each, Days, Hours):
+        if clause.has(Each, Days, Hours):
             raise setting.error("unlimited_part", clause)
         return
     zero = Amount(clause.pieces[-1].end, clause.pieces[-1].end, "calls", Fraction(0))

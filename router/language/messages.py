@@ -114,6 +114,11 @@ ENGLISH = {
         "A budget limits the teacher; the student is free.",
         "Say what the teacher may do: At most 20% of requests to the teacher.",
     ),
+    "or": (
+        'A budget holds all of its limits; it cannot choose with "or".',
+        "Say one of them, or join them with and: At most 20% of requests and at most 200 teacher calls per day.",
+    ),
+    "half_day": ("It is not said whether this is before or after noon.", "Say hours from 00:00 to 24:00: from 09:00 to 17:00."),
     "range": ("A range is not one limit.", "Say the most that is allowed: At most 20% of requests to the teacher."),
 }
 NAMES = {"calls": "Calls", "tokens": "Tokens", "concurrent": "Calls at a time"}

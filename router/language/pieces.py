@@ -19,7 +19,7 @@ class Piece:
 class Separator(Piece):
     """What stands between two clauses. A `stop` ends the sentence; a `colon` opens what follows."""
 
-    sort: Literal["comma", "and", "colon", "stop"]
+    sort: Literal["comma", "and", "or", "colon", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Days(Piece):
 
 @dataclass(frozen=True, slots=True)
 class Hours(Piece):
-    """Minutes since midnight; 1440 is the end of the day."""
+    """Minutes since midnight; 1440 is the end of the day, -1 a time that no clock shows, -2 one of two times."""
 
     first: int
     last: int

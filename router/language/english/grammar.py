@@ -16,6 +16,7 @@ start: item*
 ?amount: NUM PERCENT _of_requests?            -> percent
        | PART _of_requests?                   -> part
        | NUM _of_requests                     -> part
+       | NUM OF NUM (REQUEST | CALL)?        -> one_of
        | NUM TEACHER? (CALL | REQUEST)       -> calls
        | NUM TEACHER? CONCURRENT             -> concurrently
        | NUM TEACHER? CONCURRENT TEACHER? (CALL | REQUEST) -> concurrently
@@ -28,8 +29,8 @@ start: item*
        | NUM                                 -> bare
 _of_requests: OF REQUEST | OF CALL | OF TEACHER CALL | OF_REQUESTS
 
-?ratio: (PER | IN | OUT_OF | OF) NUM                    -> ratio
-      | (PER | IN | OUT_OF | OF) NUM (REQUEST | CALL)   -> ratio
+?ratio: (PER | IN | OUT_OF) NUM                    -> ratio
+      | (PER | IN | OUT_OF) NUM (REQUEST | CALL)   -> ratio
 
 ?quantile: PTH                               -> quantile
          | NUM PERCENTILE                    -> percentile
@@ -47,7 +48,7 @@ _of_requests: OF REQUEST | OF CALL | OF TEACHER CALL | OF_REQUESTS
 duration: NUM UNIT | PART UNIT
 
 ?per: PER UNIT                               -> per
-    | (PER | IN | A) NUM UNIT                -> per
+    | (PER | IN | A) (NUM | PART) UNIT                -> per
     | (PER | A | IN)? MARK+ NUM? UNIT        -> per
     | (PER | IN | A) NUM MARK+ UNIT          -> per
     | A UNIT                                 -> per
@@ -68,7 +69,7 @@ duration: NUM UNIT | PART UNIT
 ?condition: LONGER NUM TOKENS                -> longer
           | SHORTER NUM TOKENS               -> shorter
 
-?loose: CALL | REQUEST | TOKENS | ANSWER | CONCURRENT | TO | IN | FROM
+?loose: CALL | REQUEST | TOKENS | ANSWER | CONCURRENT | TO | IN | OF | FROM | A
 
 %declare SEPARATOR AND PIECE NUM PART PERCENT OF OF_REQUESTS OUT_OF CALL REQUEST TEACHER TIMES TOKENS CURRENCY A PER IN
 %declare PTH PERCENTILE MEDIAN ANSWER CONCURRENT UNDER OVER TARGET FLOOR UNIT MARK SCOPE WITHIN BETWEEN FROM

@@ -14,6 +14,7 @@ from router.language.english.numbers import number, part
 from router.language.english.words import DAY_WORDS, DAYS, LEXICON
 from router.language.lexicon import Lexeme, boundary
 from router.language.lexing import closing, lexeme, unescaped
+from router.language.pieces import Each, Per
 
 _DAY = "|".join(sorted(DAY_WORDS, key=len, reverse=True)) + "|weekdays?|working days?|workdays?|week-?ends?"
 _DAYS = re.compile(
@@ -50,6 +51,7 @@ _TONGUE = re.compile(r"(?:in )?(?:the )?language ")
 _MALFORMED = re.compile(r"[.,]\d")
 _WORD = re.compile(r"[\w'&+#@-]*\w")
 _FOR = re.compile(r"(?:for|on|with|in case of|when it comes to|if it is|when it is) (?:the |any |all |anything |everything )*")
+_ONCE_PER = re.compile(r" ?(?:per|a|an|each|every|in|daily|hourly|weekly|monthly|only|at most)\b|,? ?$|\.")
 _INTRODUCED = frozenset({"SKIP", "UNKNOWN"})
 
 
@@ -97,6 +99,8 @@ class Lexer:
             return self._put("UNKNOWN", at, word.end() if word else at + 1)
         if kind == "UNIT" and text[at : at + 1] == "m" and best == at + 1 and not self._after_number():
             return self._put("UNKNOWN", at, best)
+        if kind == "TIMES" and text.startswith("once", at) and not _ONCE_PER.match(text, best):
+            return best  # "once the budget is exhausted"
         if kind == "RANGE" and not self._between_numbers(at, best):
             return self._put("COMMA" if text[at - 1 : at] == " " else "SKIP", at, best)
         return self._put(kind, at, best, meaning)
@@ -284,15 +288,27 @@ def lengths(lexemes: list[Lexeme]) -> list[Lexeme]:
         if word.type not in ("OVER", "UNDER", "FLOOR") or [w.type for w in lexemes[place + 1 : place + 3]] != ["NUM", "TOKENS"]:
             continue
         before = lexemes[place - 1].type if place else ""
-        after = lexemes[place + 3].type if place + 3 < len(lexemes) else ""
-        if before in ("REQUEST", "LONG") and after not in ("PER", "A", "IN", "PER_UNIT", "PIECE") or before == "LONG":
+        if before == "OF" and place > 1:
+            before = lexemes[place - 2].type  # "requests of more than 2,000 tokens"
+        after = lexemes[place + 3] if place + 3 < len(lexemes) else None
+        if before in ("REQUEST", "LONG") and not _windows(after) or before == "LONG":
             kind = {"OVER": "LONGER", "FLOOR": "LONGER", "UNDER": "SHORTER"}[word.type]
             strict = word.type == "OVER" or word.startswith(("under", "below", "beneath", "less", "fewer", "lower")) or word == "<"
             inclusive = 0 if strict else 1
             lexemes[place] = Lexeme.make(kind, str(word), word.first, word.last, -inclusive if kind == "LONGER" else inclusive)
-    return [word for place, word in enumerate(lexemes) if not (word.type == "LONG" and _said(lexemes, place))]
+    return [word for place, word in enumerate(lexemes) if not _idle(lexemes, place)]
 
 
-def _said(lexemes: list[Lexeme], place: int) -> bool:
-    """True where a length follows "long", so that it is not vague."""
-    return any(word.type in ("LONGER", "SHORTER") for word in lexemes[place + 1 : place + 4])
+def _windows(word: Lexeme | None) -> bool:
+    """True for a word that opens a window, so that the tokens before it are counted over time."""
+    return word is not None and (word.type in ("PER", "A", "IN", "MARK") or isinstance(word.meaning, (Per, Each)))
+
+
+def _idle(lexemes: list[Lexeme], place: int) -> bool:
+    """True for "long" where its length follows, and for the article of "a 20% share"."""
+    following = [word.type for word in lexemes[place + 1 : place + 5]]
+    if lexemes[place].type == "LONG":
+        return bool({"LONGER", "SHORTER"} & set(following))
+    if lexemes[place].type != "A" or not following:
+        return False
+    return following[0] in ("NUM", "PART", "CURRENCY") and not {"UNIT", "MARK"} & set(following[1:3])

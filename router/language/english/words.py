@@ -64,7 +64,7 @@ _add(
     "let|make|makes|made|keep|keeps|kept|hold|holds|held|stay|stays|remain|remains|spend|cost|costs|pay|pays|get|gets",
     "set|run|runs|happen|happens|allow|allows|allowed|permit|permits|permitted|serve|serves|served|perform|receive",
     "budget|budgets|usage|use_of|usage_of|spending|spending_on|number_of|volume_of|amount_of|rate_of",
-    "also|just|too|so|well|altogether|if|when|while|where|whenever|once|as_soon_as|in_case|provided|after",
+    "also|just|too|so|well|altogether|if|when|while|where|whenever|as_soon_as|in_case|provided|after",
     "on|during|for|with|at|by|about_to|asks|comes|concerns",
     "while|if|when|where|whenever|provided|as_long_as|so_long_as |the budget allows|permits |it|this",
     "within|inside |the budget",
@@ -91,7 +91,7 @@ _add(
     "or|and less|fewer|below|under",
     "as many|much|often as",
 )
-_add("UNDER", None, "|a|the|our budget of|is|: ")
+_add("UNDER", None, "|a|the|our budget of|is")
 _add("WITHIN", None, "within|inside")
 _add("ONLY", None, "only|solely|exclusively")
 _add("FLOOR", None, "at_least|at_the_least|a_minimum_of|minimum|min|minimum_of|or_more|>=|≥|=>|no_fewer_than")
@@ -111,7 +111,6 @@ _add("ALWAYS", None, "always|every_time|each_time|without_exception|in_any_case|
 
 # Counting
 _add("PERCENT", None, "%|percent|per_cent|pct")
-_add("TIMES", 1, "once_per|once_a|once_every|once_each")
 _add("TIMES", 1, "once")
 _add("TIMES", 2, "twice")
 _add("TIMES", 3, "thrice")
@@ -120,7 +119,7 @@ _add("REQUEST", None, "request|requests|question|questions|query|queries|prompt|
 _add("REQUEST", None, "input|inputs|conversation|conversations|texts")
 _add("OF", None, "of |all|the|our|all_the|all_our|my|these|any|its|their")
 _add("OF_REQUESTS", None, "of the_time|the_traffic|all_traffic|cases|all_cases")
-_add("OUT_OF", None, "out_of", "out_of|of|in|from every|each|all")
+_add("OUT_OF", None, "out_of", "out_of|of|in|from every|each")
 _add("TOKENS", None, "token|tokens")
 _add("ANSWER", None, "answer|answers|answered|response|responses|reply|replies|replied|respond|responds|answering")
 _add("LATENCY", None, "latency|latencies|latency_of_answers", "response|answer|answering|waiting time|times")
@@ -176,6 +175,8 @@ _add("SCOPE", "key", "|api key|keys", "api-key|api-keys|apikey")
 _add("SCOPE", "user", "user|users|person|people|end_user|end-user")
 _add("SCOPE", "tenant", "tenant|tenants|organisation|organisations|organization|organizations|org")
 _add("SCOPE", "model", "model|models|requested_model|model_name")
+for _scope, _noun in {"key": "key|api_key", "user": "user", "tenant": "tenant", "model": "model"}.items():
+    _add("EACH", _scope, f"by|per_each|for_each_and_every {_noun}")
 
 # Models and where requests go
 _add("TEACHER", None, "teacher |model|llm|model's|'s", "big|large|larger|bigger|strong|stronger model|llm")
@@ -220,10 +221,12 @@ _add(
 
 # Punctuation
 _add("COMMA", None, ",", "(", ")", "、")
-_add("AND", None, "and|but|or|plus|;|&|as_well_as", "and also|then", ", and|but|or")
+_add("AND", None, "and|but|plus|;|&|as_well_as", "and also|then", ", and|but")
+_add("OR", None, "or", ", or", "or else")
 _TABLE.pop("and then")
 _add("COLON", None, ":")
-_add("STOP", None, ".|!|?|。|\n")
+_add("STOP", None, ".|!|?|。")
+_TABLE["\n"] = Entry("STOP")
 
 # Money
 for _sign, _code in (currencies.SIGNS | currencies.ENGLISH).items():

@@ -76,6 +76,7 @@ _EACH = {
 }
 _RATIO = re.compile(r" ?(?:回|件|リクエスト|問|質問|個)(?:の(?:リクエスト|質問|うち))?(?:に|中|のうち|につき|あたり|当たり|に対して|に対し|の中で)(?!つ)")
 _RATIO_END = re.compile(r" ?(?:回|件|リクエスト|問|度)")
+_COUNTER = re.compile(r" ?(?:回|度|コール)(?!り)(?:分|ずつ)?(?:の(?:呼び出し|利用|使用))?")
 _SHARE_OF_ANSWERS = re.compile(r"(?:の|のうち|のうちの)?(?:回答|応答|返答|返事)")
 _ANSWERS = re.compile(r"(?:回答|応答|返答|返事)(?:の|のうち|のうちの|は)")
 _PTH = re.compile(r"p ?-?(?P<p>\d{1,2}(?:\.\d+)?|100)(?!\d)")
@@ -184,7 +185,8 @@ class Lexer:
         unit = _UNIT.match(text, end + 1 if text[end : end + 1] == " " else end)
         if unit and boundary(text, unit.end()):
             return self._put("UNIT", unit.start(), unit.end(), _UNITS[unit.lastgroup or ""])
-        return end
+        counter = _COUNTER.match(text, end)
+        return self._put("CALL", counter.start(), counter.end()) if counter else end
 
     def _length(self, at: int, match: re.Match[str], value: Fraction) -> int:
         name, more = _LENGTHS.get(match["way"], ("longer_than_tokens", 0))
@@ -259,7 +261,8 @@ class Lexer:
         if match := _WEEK_START.match(text, at):
             return self._put("WEEK_START", at, match.end(), _KANJI_DAYS.index(match["a"] or match["b"]))
         if match := _HOURS.match(text, at):
-            return self._hours(at, match.end(), _minutes(match, "a"), _minutes(match, "b"))
+            first, last = _minutes(match, "a"), _minutes(match, "b")
+            return self._hours(at, match.end(), -2 if _either_half(match, first, last) else first, last)
         if match := _AFTER.match(text, at):
             minutes = _minutes(match, "a")
             after = match["way"] in ("以降", "以後", "から")
@@ -284,8 +287,6 @@ class Lexer:
         return self._put("PTH", at, percent.end(), counted[1] / 100) if counted and percent else None
 
     def _hours(self, at: int, end: int, first: int, last: int) -> int:
-        if first < 0 or last < 0:
-            return self._put("NO_TIME", at, end)
         return self._put("HOURS", at, end, (first, last))
 
     def _zone(self, at: int) -> int | None:
@@ -333,6 +334,13 @@ def _days(written: str) -> tuple[str, ...]:
                 chosen.add(DAYS[day])
             last = day
     return tuple(day for day in DAYS if day in chosen)
+
+
+def _either_half(match: re.Match[str], first: int, last: int) -> bool:
+    """True for 「9時から5時」 and 「午後1時から5時」, where the second hour may be before or after noon."""
+    if match["halfb"] or not match["hourb"] or not 0 <= last < first:
+        return False
+    return last <= 720 and (first <= 720 if not match["halfa"] else last + 720 > first)
 
 
 def _minutes(match: re.Match[str], which: str) -> int:
