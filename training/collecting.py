@@ -7,7 +7,6 @@ and is asked again when the command is run again.
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import aiohttp
 import orjson
 
 from policies.features import entropy_of
+from policies.outcome_files import write_table
 from policies.outcomes import split_of
 
 GATEWAY = "http://127.0.0.1:8080/v1"
@@ -278,7 +278,7 @@ async def collect(
     ordered = [rows[question.id] for question in questions]
     if failed and failed == len(questions):
         raise CannotCollect(f"no prompt was answered by both models; the first: {first_error}")
-    write_table(out, ordered)
+    write_table(out, [{name: value for name, value in row.items() if name != "error"} for row in ordered])
     if not failed:
         partial.unlink()
     return Collected(len(ordered), len(todo), failed, first_error)
@@ -349,30 +349,3 @@ def _resume(partial: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]
     if lines[0].get("settings") != settings:
         raise CannotCollect(f"{partial} was begun with other models, URLs or grading; remove it to begin anew")
     return {row["id"]: row for row in lines[1:]}
-
-
-_KINDS = {
-    **dict.fromkeys(("student_quality", "teacher_quality", "student_cost", "teacher_cost"), "number"),
-    **dict.fromkeys(("student_tokens_in", "student_tokens_out", "teacher_tokens_in", "teacher_tokens_out"), "count"),
-    **dict.fromkeys(("student_logprobs", "student_entropies"), "numbers"),
-}
-
-
-def write_table(out: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Parquet where the name says so, else JSON lines; appears whole or not at all."""
-    rows = [{name: value for name, value in row.items() if name != "error"} for row in rows]
-    temporary = out.with_name(out.name + f".tmp{os.getpid()}")
-    try:
-        if out.suffix.lower() in (".parquet", ".pq"):
-            import pyarrow as arrow
-            import pyarrow.parquet as parquet
-
-            kinds = {"text": arrow.string(), "number": arrow.float64(), "count": arrow.int64()}
-            kinds["numbers"] = arrow.list_(arrow.float64())
-            schema = arrow.schema([(name, kinds[_KINDS.get(name, "text")]) for name in rows[0]])
-            parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), temporary)
-        else:
-            temporary.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
