@@ -140,9 +140,9 @@ def tabulate(
 
 
 def show(rows: Sequence[Row], budget: dict[str, Any], console: Console) -> None:
-    shown = Table(title=f"{BUDGET}")
-    for heading in ("", "quality", "teacher share", "gap recovered", "p50 ms", "p95 ms"):
-        shown.add_column(heading, justify="right" if heading else "left")
+    shown = Table(title=BUDGET)
+    for heading in ("", "quality", "share", "gap recovered", "p50 ms", "p95 ms"):
+        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for row in rows:
         shown.add_row(
             row.name,
@@ -154,8 +154,11 @@ def show(rows: Sequence[Row], budget: dict[str, Any], console: Console) -> None:
             style="bold" if row.name == "training wheels" else "",
         )
     console.print(shown)
-    for limit in budget["limits"]:
-        console.print(str(limit))
+    for balance in budget["balances"]:
+        console.print(
+            f"Left: {balance['allowed'] - balance['spent']:g} of {balance['allowed']:g} "
+            f"({balance['limit']}; {balance['calls']} calls in {balance['requests']} requests)."
+        )
 
 
 async def demonstrate(count: int, console: Console) -> dict[str, Any]:
