@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from training.pair.config import TAUGHT
+from training.pair.config import PRACTISED, TAUGHT
 from training.pair.phrases import NAMES, TEMPLATES
 from training.pair.questions import ASKED, DRAWS, Question, distinct, make, split_of, stream
 
@@ -98,10 +98,10 @@ def test_a_negative_count_is_refused() -> None:
         distinct(0, -1, "test")
 
 
-def test_both_mixtures_name_every_group_and_sum_to_one() -> None:
-    assert set(ASKED) == set(TAUGHT) == set(DRAWS)
-    assert sum(ASKED.values()) == pytest.approx(1)
-    assert sum(TAUGHT.values()) == pytest.approx(1)
+def test_all_mixtures_name_every_group_and_sum_to_one() -> None:
+    for shares in (ASKED, PRACTISED, TAUGHT):
+        assert set(shares) == set(DRAWS)
+        assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_every_wording_can_be_filled_in() -> None:
