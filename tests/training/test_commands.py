@@ -1,0 +1,225 @@
+"""`tw train policy` and `tw evaluate` as a user types them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from policies.artifact import load_artifact, load_policy
+from server.cli import main
+from tests.training.tables import sums, write
+from training import learner
+from training.learner import PathConsistencyConfig
+from training.train_policy import Progress, train_policy
+
+QUICK = ("--steps", "30")
+
+
+def tw(*args: object):
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("tables") / "sums.jsonl", sums(300))
+
+
+@pytest.fixture(scope="module")
+def trained(table: Path) -> Path:
+    out = table.parent / "policy"
+    result = tw("train", "policy", "--outcomes", table, "--out", out, *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    (table.parent / "printed.json").write_text(result.stdout)
+    return out
+
+
+def test_training_leaves_a_policy_a_report_and_pictures(trained: Path, table: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == {
+        "manifest.json",
+        "weights.npz",
+        "report.json",
+        "curve.png",
+        "training.png",
+    }
+    assert (trained / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    manifest, _ = load_artifact(trained)
+    assert manifest.signals == "draft"
+    assert (manifest.student_model, manifest.teacher_model) == ("small", "big")
+    assert list(manifest.data_sha256) == ["sums.jsonl"]
+    assert manifest.seed == 0
+    assert manifest.settings["steps"] == 30
+    assert {"python", "numpy", "torch", "scikit-learn"} <= set(manifest.libraries)
+    printed = json.loads((table.parent / "printed.json").read_text())
+    assert printed["policy_version"] == manifest.version
+    assert printed["data"]["rows"] == 300
+    assert abs(sum(candidate["part"] for candidate in printed["blend"]["defer"].values()) - 1) < 0.01
+
+
+def test_the_report_of_an_evaluation_has_the_promised_shape(trained: Path, table: Path) -> None:
+    result = tw("evaluate", "--policy", trained, "--outcomes", table, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["rows"] == 100
+    for name in ("student_quality", "teacher_quality", "apgr", "cpt50", "cpt80"):
+        assert isinstance(report[name], float), name
+    low, high = report["apgr_ci95"]
+    assert low < report["apgr"] < high
+    assert {0.05, 0.1, 0.2, 0.3, 0.5} <= {point["budget"] for point in report["curve"]}
+    for point in report["curve"]:
+        assert {"budget", "share", "quality"} <= set(point)
+        assert point["share"] <= point["budget"]
+    assert set(report["baselines"]) == {
+        "random", "length", "logistic", "ridge", "knn", "gbdt", "mlp", "oracle"
+    }  # fmt: skip
+    assert report["baselines"]["random"]["apgr"] == pytest.approx(0.5)
+    assert report["baselines"]["oracle"]["apgr"] >= report["apgr"]
+
+
+def test_an_evaluation_in_words_with_pictures(trained: Path, table: Path, tmp_path: Path) -> None:
+    result = tw(
+        "evaluate", "--policy", trained, "--outcomes", table, "--split", "all", "--no-baselines",
+        "--plot", tmp_path / "p.png", "--calibration", tmp_path / "c.png",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "300 rows: student" in result.stdout
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    trained: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "policy"
+    config = PathConsistencyConfig(steps=30, checkpoint_every=10)
+    steps = 0
+    inner = learner.losses
+
+    def interrupted(*args):
+        nonlocal steps
+        steps += 1
+        if steps == 18:
+            raise KeyboardInterrupt
+        return inner(*args)
+
+    monkeypatch.setattr(learner, "losses", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_policy([table], out, config, signals=None, created="")
+    assert not (out / "manifest.json").exists()
+    monkeypatch.setattr(learner, "losses", inner)
+    seen: list[str] = []
+    progress = Progress(tick=lambda _, note: seen.append(note))
+    train_policy([table], out, config, signals=None, created="", resume=True, progress=progress)
+    assert "resumed" in seen
+    _, expected = load_artifact(trained)
+    _, found = load_artifact(out)
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_a_resumed_run_must_have_the_same_data_and_settings(table: Path, tmp_path: Path) -> None:
+    work = tmp_path / "policy" / ".training"
+    work.mkdir(parents=True)
+    (work / "key").write_text("something else")
+    result = tw("train", "policy", "--outcomes", table, "--out", tmp_path / "policy", *QUICK, "--resume")
+    assert result.exit_code == 2
+    assert "other data, settings or versions" in result.stderr
+
+
+def test_a_dry_run_describes_and_writes_nothing(table: Path, tmp_path: Path) -> None:
+    result = tw("train", "policy", "--outcomes", table, "--out", tmp_path / "p", "--dry-run", "--json")
+    assert result.exit_code == 0
+    described = json.loads(result.stdout)
+    assert described["splits"] == {"test": 100, "train": 150, "val": 50}
+    assert (described["signals"], described["with_logprobs"]) == ("draft", 300)
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "said"),
+    [
+        ("", (), "the table has no rows"),
+        ("{]", (), "row 1: not JSON"),
+        ('{"id": "a", "prompt": "b", "student_quality": 1}', (), "column 'teacher_quality'"),
+        ('{"id": "a", "prompt": "b", "student_quality": 7, "teacher_quality": 1}', (), "7 is out of range"),
+        ('{"id": "a", "prompt": "b", "student_quality": 1, "teacher_quality": 1}', (), "at least 50 are needed"),
+        (
+            '{"id": "a", "prompt": "b", "student_quality": 1, "teacher_quality": 1}',
+            ("--signals", "draft"),
+            "no row has one; use --signals prompt",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_trained_on_is_one_clear_error(tmp_path: Path, rows: str, flags, said: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(rows)
+    result = tw("train", "policy", "--outcomes", path, "--out", tmp_path / "p", *flags)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "p").exists()
+
+
+def test_ids_must_differ_over_all_tables(table: Path, tmp_path: Path) -> None:
+    result = tw("train", "policy", "--outcomes", table, "--outcomes", table, "--out", tmp_path / "p", *QUICK)
+    assert result.exit_code == 2
+    assert "occurs in more than one" in result.stderr
+
+
+def test_a_policy_that_is_none_is_said(table: Path, tmp_path: Path) -> None:
+    result = tw("evaluate", "--policy", tmp_path, "--outcomes", table)
+    assert result.exit_code == 2
+    assert "manifest.json: no such file" in result.stderr
+
+
+def test_a_draft_policy_wants_drafts(trained: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    path = write(tmp_path / "t.jsonl", [replace(row, student_response=None) for row in sums(60)])
+    result = tw("evaluate", "--policy", trained, "--outcomes", path)
+    assert result.exit_code == 2
+    assert "no row has a student_response" in result.stderr
+
+
+def test_equal_qualities_everywhere_train_a_policy_that_says_so(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    rows = [replace(row, student_quality=1.0, teacher_quality=1.0) for row in sums(120)]
+    path = write(tmp_path / "t.jsonl", rows)
+    result = tw("train", "policy", "--outcomes", path, "--out", tmp_path / "p", *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["apgr"] is None
+    assert "not better than the student" in report["data"]["warnings"][0]
+    load_policy(tmp_path / "p")
+
+
+def test_without_the_extra_the_error_says_what_to_install(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    inner = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else inner(name, *rest)
+    )
+    result = tw("train", "policy", "--outcomes", table, "--out", tmp_path / "p")
+    assert result.exit_code == 1
+    assert "torch is not installed: pip install 'training-wheels[train]'" in result.stderr
+
+
+def test_help_needs_no_heavy_package() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from server.cli import main\n"
+        "for verb in (['train', 'policy'], ['evaluate'], ['collect'], []):\n"
+        "    try: main([*verb, '--help'])\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'sklearn', 'matplotlib', 'pyarrow', 'aiohttp'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
