@@ -1,6 +1,7 @@
 """The default ledger: one SQLite file in WAL mode, shared by every worker process of a host; survives kill -9."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ OPEN_WITHIN_S = 5.0
 SETTLE_WITHIN_S = 60.0
 """How long a settlement is tried. Losing it leaves the upper estimate charged, which breaks no promise."""
 CHANGE_BUDGET_WITHIN_S = 2.0
+CLOSE_WITHIN_S = 2.0
 
 
 class SqliteLedger:
@@ -40,6 +42,8 @@ class SqliteLedger:
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # it names users: for nobody else's eyes
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
             connection = connect(path, wait_s=OPEN_WITHIN_S)
             prepare(connection)
             connection.execute("PRAGMA busy_timeout = 0")
@@ -105,8 +109,11 @@ class SqliteLedger:
 
     async def close(self) -> None:
         """Writes what waits, for a few seconds at most."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         self._upkeep.close()
-        if await asyncio.to_thread(self._group.close, 2.0):
+        if self._group.close(CLOSE_WITHIN_S):
             self._connection.close()
 
     def _submit_settlements(self, settlements: Sequence[Settlement], now_us: int) -> Step:

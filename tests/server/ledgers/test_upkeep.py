@@ -10,7 +10,7 @@ import pytest
 from router.budget import Window
 from router.ledger import Subject
 from server.ledgers.sqlite import SqliteLedger
-from server.ledgers.upkeep import checkpoint, prune
+from server.ledgers.upkeep import _alone, checkpoint, frames_in_log, prune
 from tests.server.ledgers.conformance import NOON, both, call, cap, running, settle, spent
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -94,13 +94,32 @@ async def test_a_rolling_window_keeps_no_more_than_its_ring(ledger: SqliteLedger
 
 async def test_a_checkpoint_lets_the_log_start_again(ledger: SqliteLedger, path: Path) -> None:
     await running(ledger, cap("calls", 10**6))
-    log = f"{path}-wal"
 
-    async def write(prefix: str) -> int:
+    async def write(prefix: str) -> tuple[int, int]:
         for i in range(100):
             await both(ledger, f"{prefix}{i}")
-        return size(log)
+        return frames_in_log(path), size(f"{path}-wal")
 
-    first = await write("a")
-    checkpoint(path)
-    assert await write("b") <= first * 1.5
+    frames, bytes_before = await write("a")
+    assert frames > 100
+    assert checkpoint(path)
+    await both(ledger, "starts anew")
+    assert 0 < frames_in_log(path) < 10
+    frames_after, bytes_after = await write("b")
+    assert frames_after < 1.5 * frames
+    assert bytes_after < 1.5 * bytes_before
+
+
+async def test_a_log_that_is_finished_is_not_checkpointed_again(ledger: SqliteLedger, path: Path) -> None:
+    await running(ledger, cap("calls", 10**6))
+    assert [checkpoint(path), checkpoint(path)] == [True, False]
+    await both(ledger, "more")
+    assert [checkpoint(path), checkpoint(path)] == [True, False]
+
+
+async def test_two_processes_never_checkpoint_at_once(ledger: SqliteLedger, path: Path) -> None:
+    await running(ledger, cap("calls", 10**6))
+    with _alone(path) as note:
+        assert note is not None
+        assert not checkpoint(path)
+    assert checkpoint(path)
