@@ -30,7 +30,7 @@ from router.language.pieces import (
 
 MODIFIERS = (Per, Each, Days, Hours, Zone, WeekStart, Ratio)
 MODIFYING: frozenset[Flag] = frozenset({"otherwise", "outside", "total", "average", "concurrent"})
-NOUNS: frozenset[Flag] = frozenset({"calls", "requests", "tokens", "to"})
+NOUNS: frozenset[Flag] = frozenset({"calls", "requests", "tokens", "share", "to"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Clause:
     pieces: tuple[Piece, ...]
     join: str | None
     """The sort of separator before it; None opens a sentence."""
+    at: tuple[int, int]
+    """From the separator before it to the one after it, in characters of the normalised text."""
     led_by: int = 0
     """How many of the first pieces were set off before it and so speak of the clauses after it too."""
 
@@ -48,10 +50,6 @@ class Clause:
     def has(self, *sorts: type[Piece]) -> bool:
         return any(isinstance(piece, sorts) for piece in self.pieces)
 
-    @property
-    def at(self) -> tuple[int, int]:
-        return min(piece.start for piece in self.pieces), max(piece.end for piece in self.pieces)
-
 
 class Ambiguous(Exception):
     """A modifier between two clauses that could belong to either."""
@@ -61,22 +59,26 @@ class Ambiguous(Exception):
         self.clause = clause
 
 
-def sentences(pieces: Iterable[Piece], forward: bool) -> list[list[Clause]]:
-    """Splits and joins. `forward`: a modifier set off between two clauses belongs to the second, as in Japanese."""
-    return [_joined(clauses, forward) for clauses in _split(pieces)]
+def sentences(pieces: Iterable[Piece], length: int, forward: bool) -> list[list[Clause]]:
+    """Splits and joins the pieces of a text of `length` characters.
+
+    `forward`: a modifier set off between two clauses belongs to the second, as in Japanese.
+    """
+    return [_joined(clauses, forward) for clauses in _split(pieces, length)]
 
 
-def _split(pieces: Iterable[Piece]) -> list[list[Clause]]:
+def _split(pieces: Iterable[Piece], length: int) -> list[list[Clause]]:
     out: list[list[Clause]] = []
     sentence: list[Clause] = []
     current: list[Piece] = []
     join: str | None = None
+    first = 0
     for piece in pieces:
         if not isinstance(piece, Separator):
             current.append(piece)
             continue
         if current:
-            sentence.append(Clause(tuple(current), join))
+            sentence.append(Clause(tuple(current), join, (first, piece.start)))
             current, join = [], piece.sort
         elif join is not None and piece.sort != "comma":
             join = piece.sort  # ", and": the stronger word counts
@@ -84,8 +86,9 @@ def _split(pieces: Iterable[Piece]) -> list[list[Clause]]:
             if sentence:
                 out.append(sentence)
             sentence, join = [], None
+        first = piece.end
     if current:
-        sentence.append(Clause(tuple(current), join))
+        sentence.append(Clause(tuple(current), join, (first, length)))
     if sentence:
         out.append(sentence)
     return out
@@ -95,18 +98,20 @@ def _joined(clauses: Sequence[Clause], forward: bool) -> list[Clause]:
     out: list[Clause] = []
     held: tuple[Piece, ...] = ()
     held_join: str | None = None
+    held_from = 0
     for place, clause in enumerate(clauses):
         following = clauses[place + 1] if place + 1 < len(clauses) else None
         way = _way(clause, out[-1] if out and not held else None, following, forward)
         if way == "forward":
             if not held:
-                held_join = clause.join
+                held_join, held_from = clause.join, clause.at[0]
             held += clause.pieces
         elif way == "back":
-            out[-1] = replace(out[-1], pieces=out[-1].pieces + clause.pieces)
+            before = out[-1]
+            out[-1] = replace(before, pieces=before.pieces + clause.pieces, at=(before.at[0], clause.at[1]))
         else:
-            join = held_join if held else clause.join
-            out.append(Clause(held + clause.pieces, join, len(held)))
+            join, first = (held_join, held_from) if held else (clause.join, clause.at[0])
+            out.append(Clause(held + clause.pieces, join, (first, clause.at[1]), len(held)))
             held = ()
     return out
 
@@ -118,13 +123,25 @@ def _way(clause: Clause, before: Clause | None, after: Clause | None, forward: b
         if after and after.has(Outcome, Model) and not after.has(Amount, Condition):
             return "forward"
         return "back" if before and before.has(Outcome, Model) else None
-    if clause.has(Condition) and not clause.has(Model, Amount, Outcome) and not flags & {"verb", "always", "never", "only"}:
+    if (
+        clause.has(Condition)
+        and not clause.has(Model, Amount, Outcome)
+        and not flags & {"verb", "always", "never", "only"}
+    ):
         if before and before.has(Condition):
             return "back"
         return "forward" if after and not after.has(Condition, Amount) else "back" if before else None
-    if _colon(after) and clause.has(Model, Word) and not clause.has(Amount, Outcome, Condition, Bound, Quantile, Duration):
+    if (
+        _colon(after)
+        and clause.has(Model, Word)
+        and not clause.has(Amount, Outcome, Condition, Bound, Quantile, Duration)
+    ):
         return "forward"
-    if before and before.has(Amount, Quantile) and all(isinstance(p, Bound) and p.way == "under" for p in clause.pieces):
+    if (
+        before
+        and before.has(Amount, Quantile)
+        and all(isinstance(p, Bound) and p.way == "under" for p in clause.pieces)
+    ):
         return "back"  # "300 calls a day, tops"
     if not _modifies(clause):
         return None

@@ -98,7 +98,9 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
 
     # amounts
 
-    def _amount(self, children: Children, measure: Measure | None, value: Fraction, currency: str | None = None) -> Piece:
+    def _amount(
+        self, children: Children, measure: Measure | None, value: Fraction, currency: str | None = None
+    ) -> Piece:
         return Amount(*_span(children), measure, value, currency)
 
     def percent(self, children: Children) -> Piece:
@@ -209,10 +211,10 @@ def _either_half(opens: Lexeme, closes: Lexeme, first: int, last: int) -> bool:
     """True for "9 to 5" and "1 to 5 pm", where a bare hour may be before or after noon."""
     noon = 720
     if opens.type == "NUM" and closes.type == "NUM":
-        return last < first <= noon
+        return 0 <= last < first <= noon
     if opens.type == "NUM" and closes.endswith("m") and first <= noon:
         return first + noon < last and first < last
-    return closes.type == "NUM" and last < first and opens.endswith("m") and last + noon > first
+    return closes.type == "NUM" and 0 <= last < first and opens.endswith("m") and last + noon > first
 
 
 def _time(children: Children) -> Lexeme:

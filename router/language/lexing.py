@@ -35,7 +35,7 @@ FLAGS = {
     "EXHAUSTED": "exhausted",
     "LATENCY": "latency",
     "ZONE_NOUN": "zone_noun",
-    "NOUN": "noun",
+    "SHARE": "share",
 }
 
 # Terminals that are a piece as they stand; the grammar knows them all as PIECE.

@@ -6,8 +6,9 @@ from fractions import Fraction
 from typing import Any, TypeVar, cast
 
 from router.budget import CALENDAR_UNITS, During, Kind, Limit, Measure, Scope, Unit, Window
+from router.language.characters import Normal
 from router.language.clauses import Clause
-from router.language.messages import NAMES, unreadable
+from router.language.messages import unreadable
 from router.language.pieces import (
     Amount,
     Bound,
@@ -26,7 +27,6 @@ from router.language.pieces import (
     Zone,
 )
 from router.language.unreadable import Unreadable
-from router.language.characters import Normal
 
 EVERY_DAY = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 LONGEST_WINDOW = 1_000_000
@@ -46,6 +46,12 @@ class Setting:
 
     def error(self, code: str, at: Piece | Clause | tuple[int, int], **values: object) -> Unreadable:
         span = at if isinstance(at, tuple) else at.at if isinstance(at, Clause) else (at.start, at.end)
+        text = self.normal.text[slice(*span)]
+        span = (
+            (span[0] + len(text) - len(text.lstrip()), span[1] - len(text) + len(text.rstrip()))
+            if text.strip()
+            else span
+        )
         return unreadable(self.language, code, self.normal.source, self.normal.span(*span), **values)
 
 
@@ -80,6 +86,7 @@ _FLAGS: frozenset[Flag] = frozenset(
         "calls",
         "requests",
         "tokens",
+        "share",
         "to",
         "otherwise",
         "outside",
@@ -125,7 +132,7 @@ def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting)
     )
     scope: Scope
     each = only(clause, Each, "two_scopes", setting) or led.each
-    scope = each.scope if each else before.scope if takes_over and before else "all"
+    scope = each.scope if each else before.scope if takes_over and before and "total" not in flags else "all"
     during = _during(clause, before, led, setting)
     per = _per(clause, led, measure, setting)
     if per is None and takes_window and before and "total" not in flags:
@@ -192,7 +199,7 @@ def _what(clause: Clause, before: Limit | None, setting: Setting) -> tuple[Measu
         raise setting.error("share_high", amount)
     if value > LARGEST:
         raise setting.error("too_big", amount)
-    if measure in NAMES and value.denominator != 1:
+    if measure in ("calls", "tokens", "concurrent") and value.denominator != 1:
         raise setting.error("not_whole", amount, what=measure)
     return measure, value, None, bare
 
@@ -228,6 +235,8 @@ def _by_noun(clause: Clause) -> Measure | None:
     flags = clause.flags
     if "tokens" in flags:
         return "tokens"
+    if "share" in flags:
+        return "share"
     return "calls" if flags & {"calls", "requests"} else None
 
 
@@ -314,12 +323,16 @@ def _during(clause: Clause, before: Limit | None, led: Led, setting: Setting) ->
     hours = only(clause, Hours, "two_times", setting)
     if "otherwise" in flags:
         if before is None or before.during is None or days or hours:
-            raise setting.error("otherwise", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "otherwise"))
+            raise setting.error(
+                "otherwise", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "otherwise")
+            )
         return replace(before.during, otherwise=not before.during.otherwise)
     outside = "outside" in flags
     if days is None and hours is None:
         if outside:
-            raise setting.error("otherwise", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "outside"))
+            raise setting.error(
+                "otherwise", next(p for p in clause.pieces if isinstance(p, Word) and p.flag == "outside")
+            )
         days, hours, outside = led.days, led.hours, led.outside
     return during(days, hours, outside, _zone(clause, led, Hours, setting), setting)
 

@@ -31,7 +31,7 @@ LONGEST_QUEUE_S = 3600
 MOST_TOKENS = 10**9
 
 
-_IDLE: frozenset[Flag] = frozenset({"verb", "answer", "to", "calls", "requests", "tokens"})
+_IDLE: frozenset[Flag] = frozenset({"verb", "answer", "to", "calls", "requests", "tokens", "share"})
 _FATE_FLAGS: frozenset[Flag] = (_IDLE - {"tokens"}) | {"exhausted", "always", "never"}
 
 
@@ -51,7 +51,7 @@ class _Said:
 def budget(pieces: Iterable[Piece], setting: Setting) -> Budget:
     """The budget that the pieces say. Raises Unreadable."""
     try:
-        text = sentences(pieces, forward=setting.language == "ja")
+        text = sentences(pieces, len(setting.normal.text), forward=setting.language == "ja")
     except Ambiguous as ambiguous:
         raise setting.error("which_limit", ambiguous.clause) from None
     setting = _settings(text, setting)
@@ -75,7 +75,10 @@ def _sets(clause: Clause, sentence: list[Clause]) -> bool:
 
 
 def _bare_setting(clause: Clause) -> bool:
-    return all(isinstance(p, (Zone, WeekStart)) or (isinstance(p, Word) and p.flag in ("zone_noun", "to")) for p in clause.pieces)
+    return all(
+        isinstance(p, (Zone, WeekStart)) or (isinstance(p, Word) and p.flag in ("zone_noun", "to"))
+        for p in clause.pieces
+    )
 
 
 def _settings(text: list[list[Clause]], setting: Setting) -> Setting:
@@ -140,7 +143,9 @@ def _leading(clause: Clause, led: Led, setting: Setting) -> Led:
     """What this clause says before its bound or amount also holds for the limits that follow in the sentence."""
     leading: list[Piece] = []
     for place, piece in enumerate(clause.pieces):
-        if place >= clause.led_by and (setting.language == "ja" or isinstance(piece, (Amount, Bound, Quantile, Duration))):
+        if place >= clause.led_by and (
+            setting.language == "ja" or isinstance(piece, (Amount, Bound, Quantile, Duration))
+        ):
             break
         leading.append(piece)
     for piece in leading:
@@ -149,7 +154,7 @@ def _leading(clause: Clause, led: Led, setting: Setting) -> Led:
         elif isinstance(piece, Each):
             led = replace(led, each=piece)
     if any(isinstance(piece, (Days, Hours)) for piece in leading):
-        part = Clause(tuple(leading), None)
+        part = Clause(tuple(leading), None, clause.at)
         days, hours = only(part, Days, "two_times", setting), only(part, Hours, "two_times", setting)
         led = replace(led, days=days, hours=hours, outside="outside" in part.flags)
     return led
@@ -170,7 +175,7 @@ def _fate(clause: Clause, said: _Said, setting: Setting) -> None:
         way = outcome.way
         if "never" in flags:
             raise setting.error("exhausted", clause)
-    elif models == {"student"} and "never" not in flags or models == {"teacher"} and "never" in flags:
+    elif (models == {"student"} and "never" not in flags) or (models == {"teacher"} and "never" in flags):
         way = "student"
     elif models:
         raise setting.error("exhausted_teacher", clause)
@@ -251,7 +256,9 @@ def _always_or_never(clause: Clause, led: Led, said: _Said, setting: Setting) ->
     strong = flags & {"always", "never", "only"}
     if len(models) != 1 or len(strong) != 1 or clause.has(Bound):
         raise setting.error(_missing(clause), clause)
-    refuse_strangers(clause, (Model, Each, Days, Hours, Zone), _IDLE | strong | {"outside", "otherwise", "total"}, setting)
+    refuse_strangers(
+        clause, (Model, Each, Days, Hours, Zone), _IDLE | strong | {"outside", "otherwise", "total"}, setting
+    )
     teacher = (models == {"teacher"}) != ("never" in flags)
     timed = clause.has(Days, Hours)
     if teacher and not ("only" in flags and timed):
@@ -267,7 +274,7 @@ def _always_or_never(clause: Clause, led: Led, said: _Said, setting: Setting) ->
     if teacher:
         kept += (Word(zero.start, zero.end, "outside"),)
     before = said.limits[-1].limit if said.limits and "otherwise" in flags else None
-    limit = read_limit(Clause((*kept, zero), None), before, led, setting)
+    limit = read_limit(Clause((*kept, zero), None, clause.at), before, led, setting)
     said.limits.append(Said(limit, clause.at))
 
 

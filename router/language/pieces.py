@@ -126,6 +126,7 @@ Flag = Literal[
     "calls",
     "requests",
     "tokens",
+    "share",
     "to",
     "otherwise",
     "outside",

@@ -13,6 +13,7 @@ from router.language.grammar import Misplaced, pieces
 from router.language.lexicon import Lexeme
 from router.language.limits import Setting
 from router.language.messages import unreadable
+from router.language.pieces import Condition, Outcome, Word
 from router.language.shape import as_dict
 from router.language.unreadable import Unreadable
 
@@ -50,9 +51,7 @@ def language_of(text: str) -> Literal["en", "ja"]:
     return "ja" if 2 * len(_HAN.findall(outside)) > len(_LATIN.findall(outside)) else "en"
 
 
-def parse(
-    text: str, *, timezone: str = "UTC", week_start: int = 0, rates: Mapping[str, float] | None = None
-) -> Parsed:
+def parse(text: str, *, timezone: str = "UTC", week_start: int = 0, rates: Mapping[str, float] | None = None) -> Parsed:
     """Reads a budget.
 
     `timezone` and `week_start` (0 Monday) are what calendar windows and hours mean where the text does not say.
@@ -100,10 +99,10 @@ _UNREADABLE = {
     "LONG": "vague_request",
     "MALFORMED": "malformed",
     "NO_ZONE": "zone",
-    "NO_TIME": "time",
+    "REST": "rest",
 }
 # Lexemes that show that a clause speaks of the budget, so that only the strange words in it are quoted.
-_CONTENT = frozenset({"NUM", "PART", "TIMES", "UNDER", "OVER", "TARGET", "FLOOR", "PERCENT", "CURRENCY", "PIECE", "PTH"})
+_CONTENT = frozenset({"NUM", "PART", "TIMES", "UNDER", "OVER", "TARGET", "FLOOR", "PERCENT", "CURRENCY", "PTH"})
 
 
 def _refuse(lexemes: list[Lexeme], setting: Setting) -> None:
@@ -117,12 +116,18 @@ def _refuse(lexemes: list[Lexeme], setting: Setting) -> None:
         if code != "unknown":
             raise setting.error(code, (lexeme.first, lexeme.last))
         before, after = _clause(lexemes, place)
-        if not any(word.type in _CONTENT for word in lexemes[before:after]):
+        if not any(_content(word) for word in lexemes[before:after]):
             raise setting.error(code, _whole_clause(lexemes, before, after, setting))
         last = place
         while last + 1 < after and lexemes[last + 1].type == "UNKNOWN":
             last += 1
         raise setting.error(code, (lexeme.first, lexemes[last].last))
+
+
+def _content(word: Lexeme) -> bool:
+    piece = word.meaning
+    told = isinstance(piece, Word) and piece.flag in ("exhausted", "no_limit", "random")
+    return word.type in _CONTENT or told or isinstance(piece, (Condition, Outcome))
 
 
 def _clause(lexemes: list[Lexeme], place: int) -> tuple[int, int]:
@@ -138,11 +143,8 @@ def _clause(lexemes: list[Lexeme], place: int) -> tuple[int, int]:
 
 def _whole_clause(lexemes: list[Lexeme], before: int, after: int, setting: Setting) -> tuple[int, int]:
     """The clause in characters, from one separator to the next, words that say nothing included."""
-    text = setting.normal.text
     first = lexemes[before - 1].last if before else 0
-    last = lexemes[after].first if after < len(lexemes) else len(text)
-    inner = text[first:last]
-    return first + len(inner) - len(inner.lstrip()), first + len(inner.rstrip())
+    return first, lexemes[after].first if after < len(lexemes) else len(setting.normal.text)
 
 
 def _misplaced(lexeme: Lexeme | None, lexemes: list[Lexeme], setting: Setting) -> Unreadable:
@@ -150,5 +152,6 @@ def _misplaced(lexeme: Lexeme | None, lexemes: list[Lexeme], setting: Setting) -
     if lexemes[place].type in ("SEPARATOR", "AND") and place:
         place -= 1
     before, after = _clause(lexemes, place)
-    code = "range" if any(word.type == "RANGE" for word in lexemes[before:after]) else "unclear"
+    types = {word.type for word in lexemes[before:after]}
+    code = "range" if {"RANGE", "BETWEEN"} & types else "which_scope" if "SCOPE" in types else "unclear"
     return setting.error(code, _whole_clause(lexemes, before, after, setting))

@@ -62,6 +62,13 @@ JAPANESE = {
     "インド": "Asia/Kolkata",
     "シドニー": "Australia/Sydney",
 }
+# What the database's names begin with; anything else with a slash is no name of a zone.
+AREAS = frozenset(
+    (
+        "africa america antarctica arctic asia atlantic australia brazil canada chile etc europe "
+        "indian mexico pacific us"
+    ).split()
+)
 _REGIONS = ("Europe", "America", "Asia", "Australia", "Africa", "Pacific", "Atlantic", "Indian")
 
 

@@ -6,7 +6,8 @@ _EXHAUSTED = re.compile(
     r"(?:(?:the|any|a|no|its|our|your|my) )?(?:teacher )?"
     r"(?:budgets?|limits?|quota|allowance|cap|money|calls|tokens|everything|it|that|all(?: of it)?|nothing) "
     r"(?:(?:is|are|has|have|has been|have been|gets|was|were) )?(?:all )?"
-    r"(?:exhausted|used up|used|spent|gone|reached|hit|empty|finished|depleted|consumed|run out|runs out|ran out|out|over"
+    r"(?:exhausted|used up|used|spent|gone|reached|hit|empty|finished|depleted|consumed|run out|"
+    r"runs out|ran out|out|over"
     r"|left|remains?|ends|met|exceeded)\b"
     r"|(?:(?:we|it|you|i) )?(?:run|runs|ran|are|is) out of (?:the |our )?(?:budget|money|calls|quota|tokens)\b"
     r"|out of (?:the |our )?(?:budget|money|calls|quota|tokens)\b"
@@ -22,12 +23,14 @@ _WHOM = r"(?:(?:it|them|the|further|new|more|other|such|requests?|calls?|clients
 _REJECT = re.compile(
     rf"(?:return|returns|returned|give|gives|send|raise|raises|answer|answered|reply|respond|get|gets|see|show) {_WHOM}"
     rf"(?:with )?(?:an? )?{_ERROR}"
-    rf"|(?:requests? |calls? )?(?:are |is |get |gets |be )?(?:reject|refus|deni|deny|declin|block|fail)(?:s|es|e|ed|ing)?\b"
+    rf"|(?:requests? |calls? )?(?:are |is |get |gets |be )?(?:reject|refus|deni|deny|declin|"
+    rf"block|fail)(?:s|es|e|ed|ing)?\b"
     rf"(?: {_WHOM})?(?: ?(?:with )?(?:an? )?{_ERROR})?"
     rf"|(?:an? )?{_ERROR}"
 )
 _QUEUE = re.compile(
-    r"(?:let )?(?:(?:the |further |new |more )?requests? |them |it )?(?:put |hold |keep |are |is |be )?(?:them |it |requests? )?"
+    r"(?:let )?(?:(?:the |further |new |more )?requests? |them |it )?(?:put |hold |keep |are |"
+    r"is |be )?(?:them |it |requests? )?"
     r"(?:queue[ds]?|queueing|wait|waits|waiting|delay|delayed|in (?:a|the) queue)\b"
     r"(?: (?:them|it|requests?|the requests?|further requests?)\b)?(?: in (?:a|the) queue)?(?: for)?\b"
 )

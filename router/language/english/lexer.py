@@ -21,7 +21,9 @@ _DAYS = re.compile(
     rf"(?:(?:on|at|every|each|from|during|the|all) )*(?P<days>(?:{_DAY})\b"
     rf"(?:(?:, ?(?:and |or )?| and | or | ?& ?|/| ?- ?| to | through | till | until )(?:on |at |the )*(?:{_DAY})\b)*)"
 )
-_DAY_ONE = re.compile(rf"(?P<join>, ?|and |& ?|or |/|- ?|to |through |till |until )?(?:on |at |the )*(?P<day>{_DAY})\b ?")
+_DAY_ONE = re.compile(
+    rf"(?P<join>, ?|and |& ?|or |/|- ?|to |through |till |until )?(?:on |at |the )*(?P<day>{_DAY})\b ?"
+)
 _CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?:[:.h](?P<minute>\d{2}))?(?::00)? ?(?P<half>a\.m\.|p\.m\.|am\b|pm\b)"
     r"|(?P<hour24>\d{1,2})(?::|h)(?P<minute24>\d{2})(?::00)?(?: ?hrs| o'clock|h\b)?"
@@ -29,7 +31,8 @@ _CLOCK = re.compile(
     r"|(?P<word>noon|midday|midnight)\b"
 )
 _WEEK_START = re.compile(
-    r"(?:(?:the )?weeks? (?:starts?|begins?|should start|are counted)|starting|beginning|counted)(?: on| at| with| from)?(?: a| every)? "
+    r"(?:(?:the )?weeks? (?:starts?|begins?|should start|are counted)|starting|beginning|"
+    r"counted)(?: on| at| with| from)?(?: a| every)? "
     rf"(?P<day>{'|'.join(sorted(DAY_WORDS, key=len, reverse=True))})\b"
 )
 _ZONE_PATH = re.compile(r"(?:in |the |at )*(?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])+)(?: time)?(?: zone)?\b")
@@ -40,17 +43,25 @@ _ZONE_SHORT = re.compile(r"(?:in )?(?P<name>utc|gmt|jst|kst|cet|cest|est|edt|pst
 _ZONE_NAMED = re.compile(r"(?:the )?time ?zone(?: is| of|:| =)? (?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])*)\b")
 _ZONE_ODD = re.compile(r"\b(?:ist|cst|local|my|our)\b")
 _PTH = re.compile(r"p ?-?(?P<p>\d{1,2}(?:\.\d+)?|100)\b|(?P<th>\d{1,2}(?:\.\d+)?)(?:st|nd|rd|th) percentile\b")
-_LONE_TAG = re.compile(r"(?:with |has |have |carry |carrying |bearing )?(?:the |a )?(?:tagged|tags?|labelled|labeled)(?: with| as| is| are|:)? ")
-_GROUP = re.compile(
-    r"(?:from |of |in |by |with |for )?(?:the )?(?:api )?(?:keys? (?:in|of|from) (?:the )?)?(?:key |keys )?group(?: called| named|:)? "
+_LONE_TAG = re.compile(
+    r"(?:with |has |have |carry |carrying |bearing )?(?:the |a )?(?:tagged|tags?|labelled|"
+    r"labeled)(?: with| as| is| are|:)? "
 )
-_HEADER = re.compile(r"(?:with |whose |has |have |carrying |carry |when |if )?(?:the |a )?(?:http |request )?header(?: named| called)? ")
+_GROUP = re.compile(
+    r"(?:from |of |in |by |with |for )?(?:the )?(?:api )?(?:keys? (?:in|of|"
+    r"from) (?:the )?)?(?:key |keys )?group(?: called| named|:)? "
+)
+_HEADER = re.compile(
+    r"(?:with |whose |has |have |carrying |carry |when |if )?(?:the |a )?(?:http |request )?header(?: named| called)? "
+)
 _HEADER_IS = re.compile(r" ?(?:: ?|= ?|is set to |set to |equal to |equals |is |of |being )")
 _NAME = re.compile(r"[\w.@/+-]*[\w@/+]")
 _TONGUE = re.compile(r"(?:in )?(?:the )?language ")
 _MALFORMED = re.compile(r"[.,]\d")
 _WORD = re.compile(r"[\w'&+#@-]*\w")
-_FOR = re.compile(r"(?:for|on|with|in case of|when it comes to|if it is|when it is) (?:the |any |all |anything |everything )*")
+_FOR = re.compile(
+    r"(?:for|on|with|in case of|when it comes to|if it is|when it is) (?:the |any |all |anything |everything )*"
+)
 _ONCE_PER = re.compile(r" ?(?:per|a|an|each|every|in|daily|hourly|weekly|monthly|only|at most)\b|,? ?$|\.")
 _INTRODUCED = frozenset({"SKIP", "UNKNOWN"})
 
@@ -184,7 +195,9 @@ class Lexer:
             name = zones.zone(self._normal.written(match.start("name"), match.end("name")))
             if name:
                 return self._put("ZONE", at, match.end(), name)
-            if pattern is _ZONE_NAMED or (pattern is _ZONE_PATH and "/" in match["name"][1:] and not _units(match["name"])):
+            if pattern is _ZONE_TIME and match[0].startswith("in ") and self._unknown(match.start("name")):
+                return self._put("NO_ZONE", match.start("name"), match.end())
+            if pattern is _ZONE_NAMED or (pattern is _ZONE_PATH and match["name"].split("/")[0] in zones.AREAS):
                 return self._put("NO_ZONE", match.start("name"), match.end("name"))
         return None
 
@@ -206,13 +219,18 @@ class Lexer:
         if match is None and not (read and topics.goes_somewhere(text, read)):
             return None
         # A topic that opens a sentence has its capital from there.
+        if match and match[0].startswith(("on", "with")) and read and not topics.ends_in_noun(text, read):
+            return None  # "on Blursday" is a day that nobody knows, no topic
         return self._topics(read, lowered=match is None) if read else None
 
     def _about(self, at: int, end: int) -> int:
         text = self._text
         start = end + 1 if text[end : end + 1] == " " else end
         if text.startswith("about", at) and (
-            number(text, start) or part(text, start) or text[start : start + 1] in "$€£¥₹₩~" or text.startswith("once", start)
+            number(text, start)
+            or part(text, start)
+            or text[start : start + 1] in "$€£¥₹₩~"
+            or text.startswith("once", start)
         ):
             return self._put("TARGET", at, end)
         if text[start : start + 1] == '"':
@@ -241,11 +259,6 @@ class Lexer:
 
 
 _WORD_END = re.compile(r"[\d.,]*\d")
-
-
-def _units(name: str) -> bool:
-    """True for things like "calls/day", which are no zone."""
-    return all(found and found[0] == len(word) for word in name.split("/") if (found := LEXICON.longest(word, 0)) or True)
 
 
 def _days(written: str) -> tuple[str, ...]:
@@ -285,7 +298,10 @@ def _minutes(match: re.Match[str]) -> int:
 def lengths(lexemes: list[Lexeme]) -> list[Lexeme]:
     """ "requests over 2,000 tokens" tells which requests; "over 2,000 tokens a day" how much. Only the first is LONGER."""
     for place, word in enumerate(lexemes[:-2]):
-        if word.type not in ("OVER", "UNDER", "FLOOR") or [w.type for w in lexemes[place + 1 : place + 3]] != ["NUM", "TOKENS"]:
+        if word.type not in ("OVER", "UNDER", "FLOOR") or [w.type for w in lexemes[place + 1 : place + 3]] != [
+            "NUM",
+            "TOKENS",
+        ]:
             continue
         before = lexemes[place - 1].type if place else ""
         if before == "OF" and place > 1:
@@ -293,9 +309,15 @@ def lengths(lexemes: list[Lexeme]) -> list[Lexeme]:
         after = lexemes[place + 3] if place + 3 < len(lexemes) else None
         if before in ("REQUEST", "LONG") and not _windows(after) or before == "LONG":
             kind = {"OVER": "LONGER", "FLOOR": "LONGER", "UNDER": "SHORTER"}[word.type]
-            strict = word.type == "OVER" or word.startswith(("under", "below", "beneath", "less", "fewer", "lower")) or word == "<"
+            strict = (
+                word.type == "OVER"
+                or word.startswith(("under", "below", "beneath", "less", "fewer", "lower"))
+                or word == "<"
+            )
             inclusive = 0 if strict else 1
-            lexemes[place] = Lexeme.make(kind, str(word), word.first, word.last, -inclusive if kind == "LONGER" else inclusive)
+            lexemes[place] = Lexeme.make(
+                kind, str(word), word.first, word.last, -inclusive if kind == "LONGER" else inclusive
+            )
     return [word for place, word in enumerate(lexemes) if not _idle(lexemes, place)]
 
 

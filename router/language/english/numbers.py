@@ -111,9 +111,11 @@ def _words(text: str, at: int) -> tuple[int, Fraction] | None:
             group, position = 1, match.end()
             seen = True
             continue
-        if not seen and word == "half" and (scale := re.compile(r" an? (million|thousand|dozen|hundred)\b").match(
-            text, match.end()
-        )):
+        if (
+            not seen
+            and word == "half"
+            and (scale := re.compile(r" an? (million|thousand|dozen|hundred)\b").match(text, match.end()))
+        ):
             return scale.end(), Fraction(SCALES[scale[1]], 2)
         if word == "and" and seen and total + group >= 100:
             following = _WORD.match(text, match.end())

@@ -12,9 +12,11 @@ NOUNS = frozenset(
 )
 # Words that a topic never holds unless it stands in quotes: they carry on the sentence.
 STOPS = frozenset(
-    "and or but plus always never not while when whenever if unless as during go goes ask asks use uses should must may "
-    "can will would is are be was within at on to per each every with then otherwise except only once the teacher student "
-    "it we you up no than outside until".split()
+    "and or but plus always never not while when whenever if unless as during go goes ask asks "
+    "use uses should must may "
+    "can will would is are be was within at on to per each every with then otherwise except "
+    "only once the teacher student "
+    "it we you up no than outside until all any some everything else other others rest".split()
 )
 _MODELS = re.compile(r"\b(?:teacher|student|it|them|model)\b")
 _AGAIN = frozenset({"about", "regarding", "concerning"})
@@ -39,7 +41,10 @@ def read(text: str, at: int) -> list[tuple[int, int, str | None]]:
     noun_at = next((place for place, item in enumerate(items) if item[2]), None)
     if noun_at is not None and all(_short(text, item) for item in items[:noun_at]):
         noun = text[items[noun_at][0] : items[noun_at][1]].split()[-1]
-        return [(start, end, None if place == noun_at else noun) for place, (start, end, _) in enumerate(items[: noun_at + 1])]
+        return [
+            (start, end, None if place == noun_at else noun)
+            for place, (start, end, _) in enumerate(items[: noun_at + 1])
+        ]
     kept = 1
     while kept < len(items) and all(is_common(word) for word in text[items[kept][0] : items[kept][1]].split()):
         kept += 1
@@ -48,10 +53,16 @@ def read(text: str, at: int) -> list[tuple[int, int, str | None]]:
 
 def goes_somewhere(text: str, found: list[tuple[int, int, str | None]]) -> bool:
     """True where "legal questions ..." is the subject of a rule: it ends in a noun and a model is named after it."""
-    start, end, _ = found[-1]
+    _, end, _ = found[-1]
     sentence = re.split(r"[.;!?\n]", text[end:], maxsplit=1)[0]
-    last = text[start:end].split()[-1]
-    return last in NOUNS and len(text[start:end].split()) > 1 and bool(_MODELS.search(sentence))
+    return ends_in_noun(text, found) and bool(_MODELS.search(sentence))
+
+
+def ends_in_noun(text: str, found: list[tuple[int, int, str | None]]) -> bool:
+    """True where the last topic is said as "legal questions", not as "law"."""
+    start, end, _ = found[-1]
+    words = text[start:end].split()
+    return len(words) > 1 and words[-1] in NOUNS
 
 
 def _item(text: str, at: int) -> Item | None:
@@ -85,4 +96,6 @@ def plain(topic: str) -> bool:
         return False
     text = f"{topic.lower()} always ask the teacher"
     found = read(text, 0)
-    return [(start, end) for start, end, _ in found] == [(0, len(topic))] and topic.replace(" ", "").replace("-", "").isalpha()
+    return [(start, end) for start, end, _ in found] == [(0, len(topic))] and topic.replace(" ", "").replace(
+        "-", ""
+    ).isalpha()

@@ -69,7 +69,9 @@ _add(
     "while|if|when|where|whenever|provided|as_long_as|so_long_as |the budget allows|permits |it|this",
     "within|inside |the budget",
     "period|window|span|stretch|interval|timeframe|time_frame",
-    "share|portion|fraction|percentage|proportion",
+    "all",
+    "whichever comes|is|is_reached|is_hit|happens first",
+    "whichever is lower|less|smaller|stricter|tighter|sooner",
     "instead_of|rather_than |the student|teacher |model",
     "try|tries|trying|experiment|experiment_with|decide|decides|decided|by_itself",
 )
@@ -94,12 +96,17 @@ _add(
 _add("UNDER", None, "|a|the|our budget of|is")
 _add("WITHIN", None, "within|inside")
 _add("ONLY", None, "only|solely|exclusively")
-_add("FLOOR", None, "at_least|at_the_least|a_minimum_of|minimum|min|minimum_of|or_more|>=|≥|=>|no_fewer_than")
+_add("FLOOR", None, "at_least|at_the_least|a_minimum_of|minimum|min|minimum_of|or_more|>=|≥|no_fewer_than")
 _add("FLOOR", None, "no|not|never|nothing less|fewer|lower than", "never|not below|under")
 _add("TARGET", None, "around|roughly|approximately|approx|approx.|circa|somewhere_around|more_or_less|ideally|~|≈")
 _add("TARGET", None, "|a|the|our aim|target|goal |is |of|for|at", "aiming|shoot|shooting|targeting |for|at")
 _add("TARGET", None, "on|in the_order_of", "close|near to", "near|nearly")
-_add("ABOUT", None, "about|regarding|concerning|related_to|relating_to|dealing_with|to_do_with", "on the topic|subject of")
+_add(
+    "ABOUT",
+    None,
+    "about|regarding|concerning|related_to|relating_to|dealing_with|to_do_with",
+    "on the topic|subject of",
+)
 _add("LONGER", 0, "longer|bigger|larger than")
 _add("SHORTER", 0, "shorter|smaller than")
 _add("LONG", None, "long|longer|short|shorter|big")
@@ -115,11 +122,16 @@ _add("TIMES", 1, "once")
 _add("TIMES", 2, "twice")
 _add("TIMES", 3, "thrice")
 _add("CALL", None, "call|calls|time|times|uses|invocation|invocations|escalation|escalations")
-_add("REQUEST", None, "request|requests|question|questions|query|queries|prompt|prompts|message|messages|traffic")
+_add(
+    "REQUEST",
+    None,
+    "request|requests|req|reqs|question|questions|query|queries|prompt|prompts|message|messages|traffic",
+)
 _add("REQUEST", None, "input|inputs|conversation|conversations|texts")
 _add("OF", None, "of |all|the|our|all_the|all_our|my|these|any|its|their")
 _add("OF_REQUESTS", None, "of the_time|the_traffic|all_traffic|cases|all_cases")
 _add("OUT_OF", None, "out_of", "out_of|of|in|from every|each")
+_add("SHARE", None, "share|portion|fraction|percentage|proportion")
 _add("TOKENS", None, "token|tokens")
 _add("ANSWER", None, "answer|answers|answered|response|responses|reply|replies|replied|respond|responds|answering")
 _add("LATENCY", None, "latency|latencies|latency_of_answers", "response|answer|answering|waiting time|times")
@@ -127,7 +139,7 @@ _add("CONCURRENT", None, "concurrent|concurrently|simultaneous|simultaneously|pa
 _add("CONCURRENT", None, "at |any a|one|any|one_given|any_one|any_given|the_same time|moment", "at_once|side_by_side")
 _add("CONCURRENT", None, "concurrency|concurrency_of")
 _add("AVERAGE", None, "average|averaged|mean|on_average|on_the_average|in_the_mean|an_average_of")
-_add("TOTAL", None, "total|overall|in_total|in_all|all_told|for_good|ever|a_total_of|as_a_whole")
+_add("TOTAL", None, "total|overall|in_total|in_all|all_told|all_in_all|for_good|ever|a_total_of|as_a_whole")
 _add("TOTAL", None, "over|in|for|during the|its|the_budget's |whole|entire life|lifetime")
 _add("PERCENTILE", None, "percentile|th_percentile")
 _add("MEDIAN", None, "median|the_median")
@@ -145,12 +157,18 @@ _add("PER_UNIT", (12, "month"), "yearly|annually|per_annum")
 _add("PER", None, "per|/|each|every|for_every|for_each|for_any", "in|within|during|over each|every|a|an|one")
 _add("IN", None, "in")
 _add("A", None, "a|an")
-_add("MARK", "rolling", "rolling|sliding|moving|trailing|running|consecutive|continuous", "any |one|given|single|rolling")
-_add("MARK", "rolling", "in|within|over|during|for|per any |one|given|single|rolling", "|in|over |the last|past|previous")
+_add(
+    "MARK", "rolling", "rolling|sliding|moving|trailing|running|consecutive|continuous", "any |one|given|single|rolling"
+)
+_add(
+    "MARK", "rolling", "in|within|over|during|for|per any |one|given|single|rolling", "|in|over |the last|past|previous"
+)
 _TABLE.pop("past")
 _add("OVER", None, "past")
 _add("MARK", "calendar", "calendar")
-_add("EVERYBODY", "all", "across all|everything|everyone|everybody", "for|by|from everyone|everybody |together|combined")
+_add(
+    "EVERYBODY", "all", "across all|everything|everyone|everybody", "for|by|from everyone|everybody |together|combined"
+)
 _add("EVERYBODY", "all", "across|over|for|by all |api keys|users|tenants|models |together|combined", "globally")
 _add("EVERYBODY", "all", "everyone|everybody|all_users|all_keys|all_tenants|all_models together")
 
@@ -162,13 +180,22 @@ _add("RANGE", None, "-")
 _add("AFTER", None, "after|since")
 _TABLE["after"] = Entry("AFTER")
 _add("BEFORE", None, "before")
-_add("OTHERWISE", None, "otherwise|else|on_other_days|on_all_other_days|the_rest_of_the", "the_rest_of_the time|day|week")
+_add(
+    "OTHERWISE", None, "otherwise|else|on_other_days|on_all_other_days|the_rest_of_the", "the_rest_of_the time|day|week"
+)
 _add("OTHERWISE", None, "at|in|during |all other times|hours", "outside |of |those|these|that|this hours|times|time")
-_add("OUTSIDE", None, "outside |of", "except|other_than|apart_from |on|at|for|during", "not|but_not on|at|during|between")
+_add(
+    "OUTSIDE", None, "outside |of", "except|other_than|apart_from |on|at|for|during", "not|but_not on|at|during|between"
+)
 for _word in ("not between", "but not between", "the rest of the"):
     _TABLE.pop(_word)
 _add("ZONE_NOUN", None, "timezone|time_zone|all_times|all_times_are|all_windows", "timezone|time_zone |is|:")
-_add("ZONE_NOUN", None, "days|times|hours|windows are|is |counted|measured|reckoned |in|by", "count days|times|windows in")
+_add(
+    "ZONE_NOUN",
+    None,
+    "days|times|hours|windows are|is |counted|measured|reckoned |in|by",
+    "count days|times|windows in",
+)
 
 # Whose
 _add("SCOPE", "key", "|api key|keys", "api-key|api-keys|apikey")
@@ -184,24 +211,67 @@ _add("STUDENT", None, "student |model|llm|model's|'s", "small|smaller|little|che
 _add("TEACHER", None, "teacher's|teacher's_model")
 _add("STUDENT", None, "student's", "fall|falls|falling back |to|on |the |student |model")
 _add("IT", None, "it|them")
+_add("VERB", None, "->|→")
+_add(
+    "REST",
+    None,
+    "everything|all|anything else",
+    "the_rest|all_others|any_others",
+    "all|any|the other requests|questions|prompts",
+)
 _add("VERB", None, "use|uses|used|using|ask|asked|asking|consult|consulted|send|sends|sent|sending|query_the")
-_add("VERB", None, "route|routes|routed|routing|go|goes|going|forward|forwards|forwarded|direct|directed|hand|handed|take")
-_add("VERB", None, "handle|handles|handled|pass|passed|calling|called|escalate|escalated|invoke|invoked|belong|give|given")
+_add(
+    "VERB",
+    None,
+    "route|routes|routed|routing|go|goes|going|forward|forwards|forwarded|direct|directed|hand|handed|take",
+)
+_add(
+    "VERB",
+    None,
+    "handle|handles|handled|pass|passed|calling|called|escalate|escalated|invoke|invoked|belong|give|given",
+)
 
 # Rules
 _add("CODE", None, "code |requests|prompts|snippets|snippet|blocks", "source_code|program_code|some_code")
-_add("CODE", None, "contain|contains|containing|include|includes|including|with |source|some|any code |in_it|in_them|inside")
+_add(
+    "CODE",
+    None,
+    "contain|contains|containing|include|includes|including|with |source|some|any code |in_it|in_them|inside",
+)
 
 # When the budget is exhausted; whole phrases are read by `fate`
 _add("EXHAUSTED", None, "exhausted|depleted|exhaustion|used_up|over_budget|over_quota|over_the_limit|nothing_left|then")
 _add("EXHAUSTED", None, "beyond_that|past_that|after_that|after_which")
-_add("REJECT", None, "reject|rejects|rejected|refuse|refuses|refused|deny|denied|decline|declined|block|blocked|fail|fails")
+_add(
+    "REJECT",
+    None,
+    "reject|rejects|rejected|refuse|refuses|refused|deny|denied|decline|declined|block|blocked|fail|fails",
+)
 _add("REJECT", None, "error|errors|429|too_many_requests")
 _add("QUEUE", None, "queue|queues|queued|queueing|wait|waits|waiting|delay|delayed|wait_for|waits_for|queue_for")
-_add("RANDOM", None, "at_random|randomly|random|by_chance|by_a_coin|by_coin|by_a_coin_flip|decided_at_random|explore|explores")
-_add("RANDOM", None, "flip|toss|throw a coin |for", "exploration|exploring|a_coin_decides|a_coin_decides_for|are_decided_at_random")
-_add("NO_LIMIT", None, "no limit|limits|cap|caps|restriction|restrictions |on|for|to", "without |any limit|limits|restriction")
-_add("NO_LIMIT", None, "unlimited|unrestricted|limitless|not_limited", "as often|much as |it|you|we likes|like|wants|want")
+_add(
+    "RANDOM",
+    None,
+    "at_random|randomly|random|by_chance|by_a_coin|by_coin|by_a_coin_flip|decided_at_random|explore|explores",
+)
+_add(
+    "RANDOM",
+    None,
+    "flip|toss|throw a coin |for",
+    "exploration|exploring|a_coin_decides|a_coin_decides_for|are_decided_at_random",
+)
+_add(
+    "NO_LIMIT",
+    None,
+    "no limit|limits|cap|caps|restriction|restrictions |on|for|to",
+    "without |any limit|limits|restriction",
+)
+_add(
+    "NO_LIMIT",
+    None,
+    "unlimited|unrestricted|limitless|not_limited",
+    "as often|much as |it|you|we likes|like|wants|want",
+)
 
 # Wishes that do not say how much.
 _add(
@@ -213,7 +283,15 @@ _add(
     "not_too_much|not_too_often|not_too_many|not_much|once_in_a_while|from_time_to_time|every_so_often|every_now_and_then",
     "as|when|if|where needed|necessary|required|possible|appropriate|sensible",
     "cheap|cheaply|expensive|low|high|fast|quick|quickly|slow|soon|affordable|moderate|moderately",
+)
+_add(
+    "VAGUE_REQUEST",
+    None,
     "|really|very|more hard|difficult|tricky|complex|complicated|important|easy|simple|urgent",
+)
+_add(
+    "VAGUE_TIME",
+    None,
     "at_night|by_day|by_night|during_the_day|during_the_night|at_lunch",
     "in the morning|afternoon|evening",
     "|in|during|at|within|outside |the |normal office|business|working|peak|opening|off-peak hours|times",

@@ -7,7 +7,13 @@ from router.language.japanese import topics
 from router.language.lexing import escaped
 
 DAY_NAMES = dict(zip(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), "月火水木金土日", strict=True))
-SCOPES = {"all": "", "key": "APIキーごとに", "user": "ユーザーごとに", "tenant": "テナントごとに", "model": "モデルごとに"}
+SCOPES = {
+    "all": "",
+    "key": "APIキーごとに",
+    "user": "ユーザーごとに",
+    "tenant": "テナントごとに",
+    "model": "モデルごとに",
+}
 SUBJECTS: dict[Measure, str] = {
     "share": "教師モデルへのリクエスト",
     "calls": "教師モデルの呼び出し",
@@ -47,7 +53,9 @@ def limit(one: Limit, explicit: bool = False) -> str:
         return words + ("を目安とする" if one.kind == "target" else "以内とする")
     if one.per is None and one.measure in ("calls", "tokens", "usd"):
         circumstances += "通算で"
-    return f"{SUBJECTS[one.measure]}は{circumstances}{_amount(one)}" + ("を目安とする" if one.kind == "target" else "以下とする")
+    return f"{SUBJECTS[one.measure]}は{circumstances}{_amount(one)}" + (
+        "を目安とする" if one.kind == "target" else "以下とする"
+    )
 
 
 def _amount(one: Limit) -> str:
@@ -69,7 +77,9 @@ def _window(per: Window | None, explicit: bool) -> str:
         return f"{per.n}{UNITS[per.unit]}あたり"
     if per.rolling:
         return f"連続する{per.n}{SPANS[per.unit]}あたり"
-    start = f"{DAY_NAMES[DAYS[per.week_start]]}曜始まりの" if per.unit == "week" and (per.week_start or explicit) else ""
+    start = (
+        f"{DAY_NAMES[DAYS[per.week_start]]}曜始まりの" if per.unit == "week" and (per.week_start or explicit) else ""
+    )
     return f"{start}{'' if per.n == 1 else per.n}暦{UNITS[per.unit]}あたり"
 
 

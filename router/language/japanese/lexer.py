@@ -26,9 +26,13 @@ _DAYS = re.compile(
     rf"|[月火水木金土日](?:から|~|-)[月火水木金土日](?:曜日?)?(?:まで)?(?![一-龯])"
     rf"|[月火水木金土日](?:・[月火水木金土日])+(?:曜日?)?"
 )
-_DAY_ONE = re.compile(r"(?P<join>から|~|-)?(?P<day>平日|営業日|週末|土日|[月火水木金土日](?=曜|から|~|-|・|まで|$|の間))(?:曜日?)?")
+_DAY_ONE = re.compile(
+    r"(?P<join>から|~|-)?(?P<day>平日|営業日|週末|土日|[月火水木金土日](?=曜|から|~|-|・|まで|$|の間))(?:曜日?)?"
+)
 _CLOCK_TEXT = (
-    r"(?:(?P<half{0}>午前|午後|深夜|夜|朝)?(?:(?P<hour{0}>\d{{1,2}})時(?!間)(?:(?P<minute{0}>\d{{1,2}})分(?!間)|(?P<thirty{0}>半))?"
+    r"(?:(?P<half{0}>午前|午後|深夜|夜|"
+    r"朝)?(?:(?P<hour{0}>\d{{1,2}})時(?!間)(?:(?P<minute{0}>\d{{1,2}})分(?!間)|"
+    r"(?P<thirty{0}>半))?"
     r"|(?P<digital{0}>\d{{1,2}}:\d{{2}}))|(?P<noon{0}>正午)|(?P<midnight{0}>真夜中))"
 )
 _HOURS = re.compile(
@@ -37,15 +41,21 @@ _HOURS = re.compile(
 _AFTER = re.compile(rf"{_CLOCK_TEXT.format('a')}(?P<way>以降|以後|から|まで|以前|より前|前)")
 _CLOCK = re.compile(_CLOCK_TEXT.format("a"))
 _ZONE_PATH = re.compile(r"(?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])+)(?: ?(?:標準時|時間|時刻))?")
-_ZONE_SHORT = re.compile(r"(?P<name>utc|gmt|jst|kst|cet|cest|est|edt|pst|pdt|aest|bst)(?![a-z])(?: ?(?:標準時|時間|時刻))?")
-_ZONE_NAME = re.compile(rf"(?P<name>{'|'.join(sorted(zones.JAPANESE, key=len, reverse=True))})(?:の)?(?:標準時|時間|時刻|時)")
+_ZONE_SHORT = re.compile(
+    r"(?P<name>utc|gmt|jst|kst|cet|cest|est|edt|pst|pdt|aest|bst)(?![a-z])(?: ?(?:標準時|時間|時刻))?"
+)
+_ZONE_NAME = re.compile(
+    rf"(?P<name>{'|'.join(sorted(zones.JAPANESE, key=len, reverse=True))})(?:の)?(?:標準時|時間|時刻|時)"
+)
 _ZONE_QUOTED = re.compile(r" ?(?:標準時|時間|時刻)")
 _WEEK_START = re.compile(
-    r"(?:週|1週間|一週間)(?:は|の)(?:始まり|開始|初め|はじめ|最初)?(?:は|を)?(?P<a>[月火水木金土日])曜日?(?:始まり|に始まる|から始まる|から|開始|とする)?"
+    r"(?:週|1週間|一週間)(?:は|の)(?:始まり|開始|初め|はじめ|最初)?(?:は|"
+    r"を)?(?P<a>[月火水木金土日])曜日?(?:始まり|に始まる|から始まる|から|開始|とする)?"
     r"|(?P<b>[月火水木金土日])曜日?(?:始まり|開始|はじまり|から始まる|に始まる)(?:の)?"
 )
 _UNIT = re.compile(
-    r"(?P<ms>ミリ秒|ms(?![a-z]))|(?P<second>秒間?|s(?![a-z]))|(?P<minute>分間?)|(?P<hour>時間|h(?![a-z]))|(?P<day>日間?)|(?P<week>週間?)"
+    r"(?P<ms>ミリ秒|ms(?![a-z]))|(?P<second>秒間?|s(?![a-z]))|(?P<minute>分間?)|(?P<hour>時間|"
+    r"h(?![a-z]))|(?P<day>日間?)|(?P<week>週間?)"
     r"|(?P<month>[かヶカケ箇個ヵ]月間?|月間|月)|(?P<year>年間?)|(?P<quarter>四半期)"
 )
 _UNITS = {
@@ -74,14 +84,18 @@ _EACH = {
     )
     for scope, names in _WHOM.items()
 }
-_RATIO = re.compile(r" ?(?:回|件|リクエスト|問|質問|個)(?:の(?:リクエスト|質問|うち))?(?:に|中|のうち|につき|あたり|当たり|に対して|に対し|の中で)(?!つ)")
+_RATIO = re.compile(
+    r" ?(?:回|件|リクエスト|問|質問|個)(?:の(?:リクエスト|質問|うち))?(?:に|中|のうち|につき|"
+    r"あたり|当たり|に対して|に対し|の中で)(?!つ)"
+)
 _RATIO_END = re.compile(r" ?(?:回|件|リクエスト|問|度)")
 _COUNTER = re.compile(r" ?(?:回|度|コール)(?!り)(?:分|ずつ)?(?:の(?:呼び出し|利用|使用))?")
 _SHARE_OF_ANSWERS = re.compile(r"(?:の|のうち|のうちの)?(?:回答|応答|返答|返事)")
 _ANSWERS = re.compile(r"(?:回答|応答|返答|返事)(?:の|のうち|のうちの|は)")
 _PTH = re.compile(r"p ?-?(?P<p>\d{1,2}(?:\.\d+)?|100)(?!\d)")
 _LENGTH = re.compile(
-    r" ?トークン(?P<way>を超える|超えの|超の|より長い|より多い|以上の|以上ある|より短い|より少ない|未満の|以下の|以内の)"
+    r" ?トークン(?P<way>を超える|超えの|超の|より長い|より多い|以上の|以上ある|より短い|"
+    r"より少ない|未満の|以下の|以内の)"
     r"(?:長い|短い)?(?=(?:リクエスト|質問|プロンプト|文章|依頼|問い合わせ|入力|もの|メッセージ|相談|クエリ|会話))"
 )
 _LENGTHS = {
@@ -95,7 +109,9 @@ _LENGTHS = {
 }
 _TAIL = r"(?:の)?(?:タグ)?(?:の|が|を)?(?:付いた|ついた|付いている|ついている|付きの|つきの|持つ|付けられた)?(?:の)?"
 _TAG = re.compile(r"タグ(?:が|は|名|:| )? ?")
-_TAG_END = re.compile(r"(?:タグ)?(?:の|が|を)?(?:付いた|ついた|付いている|ついている|付きの|付き|つきの|持つ|付けられた)?(?:の)?")
+_TAG_END = re.compile(
+    r"(?:タグ)?(?:の|が|を)?(?:付いた|ついた|付いている|ついている|付きの|付き|つきの|持つ|付けられた)?(?:の)?"
+)
 _TAG_AFTER = re.compile(r" ?タグ")
 _GROUP = re.compile(r"(?:apiキー|キー|鍵)?の?グループ(?:が|は|名|:| )? ?")
 _GROUP_END = re.compile(r"(?:に属する|に入る|の)?(?:キー|apiキー|鍵)?(?:からの|の)?")
@@ -192,7 +208,9 @@ class Lexer:
         name, more = _LENGTHS.get(match["way"], ("longer_than_tokens", 0))
         tokens = int(value) + more if value.denominator == 1 and value >= 0 else -(10**9)
         when = When(longer_than_tokens=tokens) if name == "longer_than_tokens" else When(shorter_than_tokens=tokens)
-        self._out.append(Lexeme.make("PIECE", self._text[at : match.end()], at, match.end(), Condition(at, match.end(), when)))
+        self._out.append(
+            Lexeme.make("PIECE", self._text[at : match.end()], at, match.end(), Condition(at, match.end(), when))
+        )
         return match.end()
 
     def _quoted(self, at: int) -> int | None:
@@ -228,7 +246,11 @@ class Lexer:
     def _named(self, at: int) -> int | None:
         """Tags, headers, key groups and languages: a word that announces a name, and the name."""
         text = self._text
-        for type_, opening, ending in (("TAG", _TAG, _TAG_END), ("GROUP", _GROUP, _GROUP_END), ("TONGUE", _TONGUE, _GROUP_END)):
+        for type_, opening, ending in (
+            ("TAG", _TAG, _TAG_END),
+            ("GROUP", _GROUP, _GROUP_END),
+            ("TONGUE", _TONGUE, _GROUP_END),
+        ):
             match = opening.match(text, at)
             found = self._string(match.end()) if match else None
             if found:
@@ -300,7 +322,7 @@ class Lexer:
             name = zones.zone(self._normal.written(match.start("name"), match.end("name")))
             if name:
                 return self._put("ZONE", at, match.end(), name)
-            if pattern is _ZONE_PATH:
+            if pattern is _ZONE_PATH and match["name"].split("/")[0] in zones.AREAS:
                 return self._put("NO_ZONE", match.start("name"), match.end("name"))
         return None
 

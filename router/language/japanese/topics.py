@@ -3,18 +3,25 @@
 import re
 
 _NOUN = (
-    r"(?:質問|リクエスト|相談|話題|問題|依頼|問い合わせ|プロンプト|内容|話|件|もの|こと|メッセージ|クエリ|案件|会話|文章|作業|タスク|仕事)"
+    r"(?:質問|リクエスト|相談|話題|問題|依頼|問い合わせ|プロンプト|内容|話|件|もの|こと|"
+    r"メッセージ|クエリ|案件|会話|文章|作業|タスク|仕事)"
 )
 _ABOUT = r"(?:に関する|についての|に関わる|にかかわる|に関連する|関連の|関係の|がらみの|系の|の)"
 # What may follow a topic: the noun that is asked about, or a particle that sets the topic off.
-AFTER = re.compile(rf"(?:{_ABOUT}{_NOUN}|については|に関しては|についてなら|について|に関して(?=必ず|常に|教師|生徒)|関係は)")
+AFTER = re.compile(
+    rf"(?:{_ABOUT}{_NOUN}|については|に関しては|についてなら|について|に関して(?=必ず|常に|教師|生徒)|関係は)"
+)
 # A list of topics holds words without hiragana; a single topic may hold any.
 _WORD = r"[一-龯々ァ-ヶーa-z0-9]{1,12}?"
-_LIST = re.compile(rf"(?P<items>{_WORD}(?:(?:、|や|と|・|または|か|および|もしくは) ?{_WORD})+)(?=(?:など)?{AFTER.pattern})")
+_LIST = re.compile(
+    rf"(?P<items>{_WORD}(?:(?:、|や|と|・|または|か|および|もしくは) ?{_WORD})+)(?=(?:など)?{AFTER.pattern})"
+)
 _ONE = re.compile(rf"(?P<one>[^\s、。,.!?「」『』\"()を:;]{{1,20}}?)(?=(?:など)?{AFTER.pattern})")
 _JOIN = re.compile("、 ?|や|と|・|または|か|および|もしくは")
 # Set off by は or には, only with a model named after it: 「雑談には教師を使わない」.
-_SET_OFF = re.compile(r"(?P<one>[^\s、。,.!?「」『』\"()をはがにで:;]{1,12})(?:には|は|なら|ならば)、?(?=[^。]*(?:教師|生徒|それ))")
+_SET_OFF = re.compile(
+    r"(?P<one>[^\s、。,.!?「」『』\"()をはがにで:;]{1,12})(?:には|は|なら|ならば)、?(?=[^。]*(?:教師|生徒|それ))"
+)
 
 
 def read(text: str, at: int) -> tuple[list[tuple[int, int]], int] | None:

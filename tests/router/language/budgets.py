@@ -33,9 +33,9 @@ sizes = st.one_of(st.integers(1, 31), st.integers(1, 1_000_000))
 rolling_windows = st.builds(Window, n=sizes, unit=st.sampled_from(["second", "minute", "hour"])) | st.builds(
     Window, n=sizes, unit=st.sampled_from(["day", "week", "month"]), rolling=st.just(True)
 )
-calendar_windows = st.builds(
-    Window, n=sizes, unit=st.sampled_from(["day", "month"]), tz=zones
-) | st.builds(Window, n=sizes, unit=st.just("week"), tz=zones, week_start=st.integers(0, 6))
+calendar_windows = st.builds(Window, n=sizes, unit=st.sampled_from(["day", "month"]), tz=zones) | st.builds(
+    Window, n=sizes, unit=st.just("week"), tz=zones, week_start=st.integers(0, 6)
+)
 windows = st.none() | rolling_windows | calendar_windows
 
 
@@ -72,12 +72,26 @@ def limits(draw: st.DrawFn) -> Limit:
 
 
 names = st.one_of(
-    st.sampled_from(["vip", "gold", "it's", 'a "b"', "c\\", "「x」", "x y", "Ｘ", "ﾞ", "“q”", "a\nb", "法律", "per day", "。"]),
+    st.sampled_from(
+        ["vip", "gold", "it's", 'a "b"', "c\\", "「x」", "x y", "Ｘ", "ﾞ", "“q”", "a\nb", "法律", "per day", "。"]
+    ),
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
 )
 topics = st.one_of(
     st.sampled_from(
-        ["legal questions", "tax law", "small talk", "法律", "機械学習", "user keys", "5 calls", "at most", "law and order", "C++", "コード"]
+        [
+            "legal questions",
+            "tax law",
+            "small talk",
+            "法律",
+            "機械学習",
+            "user keys",
+            "5 calls",
+            "at most",
+            "law and order",
+            "C++",
+            "コード",
+        ]
     ),
     names,
 )

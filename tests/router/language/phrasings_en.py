@@ -106,9 +106,7 @@ PHRASINGS: dict[str, Budget] = {
     "Days are counted in JST. At most 200 calls a day.": only(calls(200, Window(1, "day", tz="Asia/Tokyo"))),
     "Weeks start on Sunday. At most 200 calls a week.": only(calls(200, Window(1, "week", week_start=6))),
     "About 100 calls a day, never more than 120.": only(calls(100, DAY, kind=TARGET), calls(120, DAY)),
-    "At most 10 calls a minute, 100 an hour and 500 a day.": only(
-        calls(10, MINUTE), calls(100, HOUR), calls(500, DAY)
-    ),
+    "At most 10 calls a minute, 100 an hour and 500 a day.": only(calls(10, MINUTE), calls(100, HOUR), calls(500, DAY)),
     "Teacher calls: at most 200 a day.": only(calls(200, DAY)),
     # scopes
     "Each user may make at most 2 calls a minute and 50 a day.": only(calls(2, MINUTE, "user"), calls(50, DAY, "user")),

@@ -106,9 +106,7 @@ PHRASINGS: dict[str, Budget] = {
     "月曜から木曜の9時〜17時30分は1時間20回まで": only(
         Limit("cap", "calls", 20, HOUR, during=During(("mon", "tue", "wed", "thu"), "09:00", "17:30"))
     ),
-    "22時から6時までは1時間に3回まで": only(
-        Limit("cap", "calls", 3, HOUR, during=During(EVERY_DAY, "22:00", "06:00"))
-    ),
+    "22時から6時までは1時間に3回まで": only(Limit("cap", "calls", 3, HOUR, during=During(EVERY_DAY, "22:00", "06:00"))),
     "18時以降は1時間30回まで": only(Limit("cap", "calls", 30, HOUR, during=During(EVERY_DAY, "18:00", "24:00"))),
     "午前9時から午後6時まで1時間5回まで": only(
         Limit("cap", "calls", 5, HOUR, during=During(EVERY_DAY, "09:00", "18:00"))

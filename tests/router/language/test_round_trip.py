@@ -56,20 +56,26 @@ def test_any_text_is_read_or_refused_with_a_phrase_of_its_own(text: str) -> None
 
 
 WORDS = (
-    "at most,around,never,always,more than,under,20%,a fifth,one in ten,5,-3,1e9,200,calls,requests,tokens,$5,300 euros,a,"
-    "per,each,day,hour,week,rolling,calendar,key,user,teacher,student,it,for,about,legal questions,code,and,but,\",\",.,:,"
-    "on weekdays,between,from,9,18:00,25:00,to,-,Tokyo time,otherwise,outside,p95,within,2 seconds,of answers,on average,"
+    "at most,around,never,always,more than,under,20%,a fifth,one in "
+    "ten,5,-3,1e9,200,calls,requests,tokens,$5,300 euros,a,"
+    'per,each,day,hour,week,rolling,calendar,key,user,teacher,student,it,for,about,legal questions,code,and,but,",",.,:,'
+    "on weekdays,between,from,9,18:00,25:00,to,-,Tokyo time,otherwise,outside,p95,within,2 "
+    "seconds,of answers,on average,"
     "in total,at random,no limit,when the budget is exhausted,return an error,queue,up to,sometimes,door,tagged vip,"
-    "longer than,header,only,use,go to,at a time,starting Sunday,twice,/,=,\\,「,」,\",in,of,or more"
+    'longer than,header,only,use,go to,at a time,starting Sunday,twice,/,=,\\,「,」,",in,of,or more'
 ).split(",")
 WORDS_JA = (
     "教師,生徒,は,を,に,の,1日,100回,まで,以下,リクエスト,20%,2割,約,目安,あたり,ごとに,ユーザー,キーごとに,平日,9時から18時まで,東京時間,"
     "それ以外は,使い切ったら,エラーを返す,最大,30秒,待たせる,法律の質問,必ず,使わない,使う,コード,2000トークン,を超える,以上,同時に,回答の95%,"
-    "2秒以内,無制限,ランダムに,たまに,、,。,と,だけ,10回に1回,300ドル,平均,暦,連続する,7日間,半分,タグ「vip」,日曜始まりの,「,」,万,一,千"
+    "2秒以内,無制限,ランダムに,たまに,、,。"
+    ",と,だけ,10回に1回,300ドル,平均,暦,連続する,7日間,半分,タグ「vip」,日曜始まりの,「,」,万,一,千"
 ).split(",")
 
 
-@given(st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join) | st.lists(st.sampled_from(WORDS_JA), max_size=14).map("".join))
+@given(
+    st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join)
+    | st.lists(st.sampled_from(WORDS_JA), max_size=14).map("".join)
+)
 @settings(max_examples=1500, deadline=None)
 def test_any_order_of_known_words_is_read_or_refused(text: str) -> None:
     try:
