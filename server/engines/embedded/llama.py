@@ -1,31 +1,115 @@
 """The Llama architecture written out: the same numbers as transformers' in half the time for a model of a million
-parameters, where what costs is not arithmetic but the road to it (modules, hooks, caches, mask building).
+parameters, where what costs is not arithmetic but the road to it (modules, hooks, caches, mask building). It is read
+straight from the files, so an engine that serves such a model never imports transformers' modelling code, which takes
+longer than everything else at its start.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from server.engines.embedded.cache import KeyValues
 from server.engines.embedded.sampler import Logits
+from server.engines.spec import UnusableWeights
+from server.engines.weights import weight_files
 
-# Scalings of the rotary angles that depend on nothing but the position.
-_FIXED_ROPE = ("default", "linear", "llama3", "yarn")
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    vocabulary: int
+    size: int
+    inner: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head: int
+    eps: float
+    rope_base: float
+    tied: bool
+    attention_bias: bool
+    mlp_bias: bool
 
 
-def is_plain_llama(model: Any) -> bool:
-    config = model.config
-    return (
-        type(model) is LlamaForCausalLM
-        and config.hidden_act == "silu"
-        and config.rope_parameters["rope_type"] in _FIXED_ROPE
-        and model.dtype == torch.float32
+def plain_shape(settings: Mapping[str, Any]) -> Shape | None:
+    """The shape that config.json describes, or None where it is anything but the plain architecture."""
+    rope = settings.get("rope_parameters") or {"rope_theta": settings.get("rope_theta", 10000.0)}
+    plain = (
+        settings.get("model_type") == "llama"
+        and settings.get("architectures") == ["LlamaForCausalLM"]
+        and settings.get("hidden_act", "silu") == "silu"
+        and not settings.get("rope_scaling")
+        and rope.get("rope_type", "default") == "default"
+        and set(rope) <= {"rope_type", "rope_theta"}
+        and not settings.get("quantization_config")
     )
+    if not plain:
+        return None
+    heads = settings["num_attention_heads"]
+    return Shape(
+        vocabulary=settings["vocab_size"],
+        size=settings["hidden_size"],
+        inner=settings["intermediate_size"],
+        layers=settings["num_hidden_layers"],
+        heads=heads,
+        kv_heads=settings.get("num_key_value_heads") or heads,
+        head=settings.get("head_dim") or settings["hidden_size"] // heads,
+        eps=settings.get("rms_norm_eps", 1e-6),
+        rope_base=rope.get("rope_theta", 10000.0),
+        tied=settings.get("tie_word_embeddings", False),
+        attention_bias=settings.get("attention_bias", False),
+        mlp_bias=settings.get("mlp_bias", False),
+    )
+
+
+def read_llama(directory: Path, shape: Shape) -> dict[str, Tensor]:
+    """The tensors in float32. Raises UnusableWeights where one is missing or not of the size that config.json says."""
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(directory):
+        tensors.update(load_file(path))
+    expected = _expected(shape)
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        raise UnusableWeights(f"the weights of {directory} lack {len(missing)} tensors ({names}); copy the model again")
+    for name, size in expected.items():
+        if tuple(tensors[name].shape) != size:
+            raise UnusableWeights(
+                f"cannot load {directory}: {name} is {tuple(tensors[name].shape)} where config.json says {size}"
+            )
+    return {name: tensors[name].float() for name in expected}
+
+
+def _expected(shape: Shape) -> dict[str, tuple[int, ...]]:
+    queries, keys = shape.heads * shape.head, shape.kv_heads * shape.head
+    sizes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (shape.vocabulary, shape.size),
+        "model.norm.weight": (shape.size,),
+    }
+    if not shape.tied:
+        sizes["lm_head.weight"] = (shape.vocabulary, shape.size)
+    matrices = {
+        "self_attn.q_proj": (queries, shape.size, shape.attention_bias),
+        "self_attn.k_proj": (keys, shape.size, shape.attention_bias),
+        "self_attn.v_proj": (keys, shape.size, shape.attention_bias),
+        "self_attn.o_proj": (shape.size, queries, shape.attention_bias),
+        "mlp.gate_proj": (shape.inner, shape.size, shape.mlp_bias),
+        "mlp.up_proj": (shape.inner, shape.size, shape.mlp_bias),
+        "mlp.down_proj": (shape.size, shape.inner, shape.mlp_bias),
+    }
+    for i in range(shape.layers):
+        sizes[f"model.layers.{i}.input_layernorm.weight"] = (shape.size,)
+        sizes[f"model.layers.{i}.post_attention_layernorm.weight"] = (shape.size,)
+        for name, (rows, columns, biased) in matrices.items():
+            sizes[f"model.layers.{i}.{name}.weight"] = (rows, columns)
+            if biased:
+                sizes[f"model.layers.{i}.{name}.bias"] = (rows,)
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +132,17 @@ class LlamaRunner:
     """Keeps `sampler.Runner`."""
 
     @torch.inference_mode()
-    def __init__(self, model: LlamaForCausalLM, context: int) -> None:
-        config = model.config
-        self.vocab_size: int = model.lm_head.weight.shape[0]
+    def __init__(self, shape: Shape, tensors: Mapping[str, Tensor], context: int) -> None:
+        self.vocab_size = shape.vocabulary
         self.context = context
-        self._size: int = config.hidden_size
-        self._heads: int = config.num_attention_heads
-        self._kv_heads: int = config.num_key_value_heads or self._heads
-        self._head: int = getattr(config, "head_dim", None) or self._size // self._heads
-        self._eps: float = config.rms_norm_eps
-        self._embedding = model.model.embed_tokens.weight.detach()
-        self._norm = model.model.norm.weight.detach()
-        self._unembedding = model.lm_head.weight.detach()
-        cos, sin = model.model.rotary_emb(torch.zeros(1), torch.arange(context)[None])
-        self._cos, self._sin = cos[0, :, None], sin[0, :, None]  # (positions, 1, head size)
-        self._layers = [_read(layer) for layer in model.model.layers]
-        self._memory = KeyValues(len(self._layers), context)
+        self._size, self._heads, self._kv_heads, self._head = shape.size, shape.heads, shape.kv_heads, shape.head
+        self._eps = shape.eps
+        self._embedding = tensors["model.embed_tokens.weight"]
+        self._norm = tensors["model.norm.weight"]
+        self._unembedding = self._embedding if shape.tied else tensors["lm_head.weight"]
+        self._cos, self._sin = _angles(context, shape.head, shape.rope_base)
+        self._layers = [_read(tensors, f"model.layers.{i}.") for i in range(shape.layers)]
+        self._memory = KeyValues(shape.layers, context)
 
     @torch.inference_mode()
     def join(self, prompts: Sequence[Sequence[int]]) -> Logits:
@@ -130,29 +209,35 @@ class LlamaRunner:
         return logits
 
 
-def _read(layer: Any) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    qkv, qkv_bias = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
-    gate_up, gate_up_bias = _joined(mlp.gate_proj, mlp.up_proj)
+def _angles(positions: int, head: int, base: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, each (positions, 1, head size); the second half repeats the first."""
+    frequencies = 1.0 / base ** (torch.arange(0, head, 2, dtype=torch.float) / head)
+    angles = torch.arange(positions, dtype=torch.float)[:, None] * frequencies
+    angles = torch.cat((angles, angles), dim=-1)[:, None]
+    return angles.cos(), angles.sin()
+
+
+def _read(tensors: Mapping[str, Tensor], prefix: str) -> _Layer:
+    def joined(kind: str, *names: str) -> Tensor | None:
+        parts = [tensors.get(f"{prefix}{name}.{kind}") for name in names]
+        return None if parts[0] is None else torch.cat([part for part in parts if part is not None])
+
+    def weight(*names: str) -> Tensor:
+        found = joined("weight", *names)
+        assert found is not None  # read_llama has seen to that
+        return found
+
+    qkv = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    gate_up = ("mlp.gate_proj", "mlp.up_proj")
     return _Layer(
-        norm=layer.input_layernorm.weight.detach(),
-        qkv=qkv,
-        qkv_bias=qkv_bias,
-        out=attention.o_proj.weight.detach(),
-        out_bias=attention.o_proj.bias,
-        mlp_norm=layer.post_attention_layernorm.weight.detach(),
-        gate_up=gate_up,
-        gate_up_bias=gate_up_bias,
-        down=mlp.down_proj.weight.detach(),
-        down_bias=mlp.down_proj.bias,
+        norm=tensors[prefix + "input_layernorm.weight"],
+        qkv=weight(*qkv),
+        qkv_bias=joined("bias", *qkv),
+        out=weight("self_attn.o_proj"),
+        out_bias=joined("bias", "self_attn.o_proj"),
+        mlp_norm=tensors[prefix + "post_attention_layernorm.weight"],
+        gate_up=weight(*gate_up),
+        gate_up_bias=joined("bias", *gate_up),
+        down=weight("mlp.down_proj"),
+        down_bias=joined("bias", "mlp.down_proj"),
     )
-
-
-def _joined(*parts: Any) -> tuple[Tensor, Tensor | None]:
-    weight = torch.cat([part.weight for part in parts])
-    bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-    at = 0
-    for part in parts:  # the model goes on working, out of the same memory
-        part.weight.data = weight[at : at + part.weight.shape[0]]
-        at += part.weight.shape[0]
-    return weight, bias

@@ -1,16 +1,16 @@
 """From a directory or a name to a model that runs; whatever is wrong with it is one clear line."""
 
 import json
-import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from server.engines.embedded.llama import LlamaRunner, is_plain_llama
-from server.engines.embedded.runner import TransformersRunner, check_runner
+from server.engines.embedded.llama import LlamaRunner, plain_shape, read_llama
 from server.engines.embedded.sampler import Runner
 from server.engines.embedded.tokens import Tokens
 from server.engines.hardware import cores
@@ -18,13 +18,9 @@ from server.engines.spec import UnusableWeights
 from server.engines.weights import check_directory, is_directory
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-# Up to here a model is held in float32 on a CPU whatever it was saved in: exact, and faster where the CPU has no bf16.
-_FLOAT32_PARAMETERS = 1_000_000_000
 # Below, a second thread costs more than it brings.
 _ONE_THREAD_PARAMETERS = 50_000_000
-_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-
-logger = logging.getLogger(__name__)
+_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +28,18 @@ class Loaded:
     runner: Runner
     tokens: Tokens
     eos: frozenset[int]
-    defaults: dict[str, float]
-    """Sampling values of generation_config.json, for requests that say nothing; vLLM reads the same ones."""
+    defaults: Mapping[str, float]
+    """Of generation_config.json, for requests that say nothing; vLLM reads the same file."""
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    runner: Runner
+    settings: Mapping[str, Any]
+    """config.json"""
+    generation: Mapping[str, Any]
+    """generation_config.json, as far as it was written"""
     parameters: int
 
 
@@ -43,11 +49,9 @@ def load(
     """Raises UnusableWeights."""
     check_directory(model_name)
     _quieten(transformers_logging)
-    local = is_directory(model_name)
     try:
-        config = AutoConfig.from_pretrained(model_name, local_files_only=local)
-        tokenizer = AutoTokenizer.from_pretrained(model_name, local_files_only=local)
-        model, missing = _read_weights(model_name, config, dtype, local)
+        tokenizer = _read_tokenizer(model_name)
+        read = _read_plain_llama(model_name, dtype, max_model_len) or _read_any(model_name, dtype, max_model_len)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
         raise UnusableWeights(f"cannot load {model_name}: {_first_line(error)}") from error
     except Exception as error:
@@ -55,47 +59,50 @@ def load(
         if type(error).__name__ != "SafetensorError":
             raise
         raise UnusableWeights(f"the weights of {model_name} are damaged ({error}); copy the model again") from error
-    if missing:
-        names = ", ".join(sorted(missing)[:3]) + (" ..." if len(missing) > 3 else "")
-        raise UnusableWeights(
-            f"the weights of {model_name} lack {len(missing)} tensors ({names}); copy the model again"
-        )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    torch.set_num_threads(threads or (1 if parameters < _ONE_THREAD_PARAMETERS else max(1, len(cores()) // 2)))
-    context = _context(model_name, config, max_model_len)
-    runner: Runner = LlamaRunner(model, context) if is_plain_llama(model) else TransformersRunner(model, context)
-    try:
-        check_runner(runner, model)
-    except UnusableWeights:
-        raise
-    except Exception as error:
-        raise UnusableWeights(
-            f"the embedded engine cannot run the architecture {config.model_type} ({_first_line(error)}); "
-            "serve it with vLLM"
-        ) from error
-    return Loaded(runner, Tokens(tokenizer), _ends(model, tokenizer), _defaults(model), parameters)
+    torch.set_num_threads(threads or (1 if read.parameters < _ONE_THREAD_PARAMETERS else max(1, len(cores()) // 2)))
+    eos = _ends(tokenizer.eos_token_id, read.generation, read.settings)
+    return Loaded(read.runner, Tokens(tokenizer), eos, _defaults(read.generation), read.parameters)
 
 
-def _read_weights(model_name: str, config: Any, dtype: Dtype, local: bool) -> tuple[Any, set[str]]:
-    """The model in evaluation mode, and the names of tensors that the files did not hold."""
-    loader: Any = AutoModelForCausalLM
-    options: dict[str, Any] = {"config": config, "local_files_only": local, "output_loading_info": True}
-    try:
-        model, info = loader.from_pretrained(model_name, dtype="auto", attn_implementation="sdpa", **options)
-    except ValueError as error:
-        if "scaled_dot_product_attention" not in str(error):
-            raise
-        model, info = loader.from_pretrained(model_name, dtype="auto", attn_implementation="eager", **options)
-    small = sum(parameter.numel() for parameter in model.parameters()) < _FLOAT32_PARAMETERS
-    if dtype == "float32" or (dtype == "auto" and (small or model.dtype == torch.float16)):
-        model = model.float()
-    elif dtype == "bfloat16":
-        model = model.bfloat16()
-    return model.eval().requires_grad_(False), set(info["missing_keys"])
+def _read_tokenizer(model_name: str) -> Any:
+    local = is_directory(model_name)
+    if local:
+        written = Path(model_name).expanduser() / "tokenizer_config.json"
+        kind = json.loads(written.read_text(encoding="utf-8")).get("tokenizer_class") if written.is_file() else None
+        if kind in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+            # What AutoTokenizer would come to as well, by way of the modelling code.
+            return PreTrainedTokenizerFast.from_pretrained(model_name, local_files_only=True)
+    return AutoTokenizer.from_pretrained(model_name, local_files_only=local)
 
 
-def _context(model_name: str, config: Any, asked: int | None) -> int:
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+def _read_plain_llama(model_name: str, dtype: Dtype, max_model_len: int | None) -> _Read | None:
+    if not is_directory(model_name) or dtype == "bfloat16":
+        return None
+    directory = Path(model_name).expanduser()
+    settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    shape = plain_shape(settings)
+    if shape is None or not list(directory.glob("*.safetensors")):
+        return None
+    tensors = read_llama(directory, shape)
+    written = directory / "generation_config.json"
+    generation = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}
+    runner = LlamaRunner(shape, tensors, _context(model_name, settings, max_model_len))
+    return _Read(runner, settings, generation, sum(tensor.numel() for tensor in tensors.values()))
+
+
+def _read_any(model_name: str, dtype: Dtype, max_model_len: int | None) -> _Read:
+    # Imported here: it takes seconds, and the shipped pair does not need it.
+    from server.engines.embedded.any_model import checked_runner, read_model
+
+    model = read_model(model_name, dtype)
+    settings = model.config.get_text_config().to_dict()
+    runner = checked_runner(model, _context(model_name, settings, max_model_len))
+    generation = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
+    return _Read(runner, settings, generation, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _context(model_name: str, settings: Mapping[str, Any], asked: int | None) -> int:
+    longest = settings.get("max_position_embeddings") or settings.get("n_positions")
     if asked is None:
         return longest or 4096
     if longest is not None and asked > longest:
@@ -103,19 +110,20 @@ def _context(model_name: str, config: Any, asked: int | None) -> int:
     return asked
 
 
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+def _ends(of_tokenizer: int | None, *sources: Mapping[str, Any]) -> frozenset[int]:
     """All tokens with which the model ends by itself."""
-    ends = {tokenizer.eos_token_id}
-    for source in (model.generation_config, model.config):
-        told = getattr(source, "eos_token_id", None)
+    ends = {of_tokenizer}
+    for source in sources:
+        told = source.get("eos_token_id")
         ends |= set(told) if isinstance(told, (list, tuple)) else {told}
     return frozenset(end for end in ends if end is not None)
 
 
-def _defaults(model: Any) -> dict[str, float]:
-    config = model.generation_config
-    written = config.to_diff_dict() if config is not None else {}
-    return {name: float(written[name]) for name in _DEFAULTS if written.get(name) is not None}
+def _defaults(generation: Mapping[str, Any]) -> dict[str, float]:
+    defaults = {name: float(generation[name]) for name in _DEFAULTS if generation.get(name) is not None}
+    if generation.get("do_sample") is False:  # written down, not merely absent: this model wants to be greedy
+        defaults["temperature"] = 0.0
+    return defaults
 
 
 def _quieten(logging_of_transformers: Any) -> None:

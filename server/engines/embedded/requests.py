@@ -166,7 +166,8 @@ class _Fields:
 def _sampling(fields: _Fields, model: Model, logprobs: int | None, room: int, *, chat: bool) -> Sampling:
     defaults = model.defaults
     most = fields.integer("max_completion_tokens", 0, 1, math.inf) if chat else 0
-    most = most or fields.integer("max_tokens", room if chat else 16, 1, math.inf)
+    unsaid = min(room, int(defaults.get("max_new_tokens", room))) if chat else 16
+    most = most or fields.integer("max_tokens", unsaid, 1, math.inf)
     minimum = fields.integer("min_tokens", 0, 0, math.inf)
     if minimum > most:
         raise RequestError(f"min_tokens ({minimum}) must not be above max_tokens ({most})", "min_tokens")

@@ -162,9 +162,14 @@ async def test_parts_of_text_are_one_text(embedded_url):
 
 async def test_a_client_that_goes_away_frees_its_rows(embedded_url):
     async def leave(streamed: bool) -> None:
+        body = {**TEXT, "max_tokens": 250, "n": 8, "ignore_eos": True, "stream": streamed}
+
+        async def read(session: aiohttp.ClientSession) -> None:
+            async with session.post(embedded_url + "/completions", json=body) as response:
+                await response.read()
+
         async with aiohttp.ClientSession() as session:
-            body = {**TEXT, "max_tokens": 250, "n": 8, "ignore_eos": True, "stream": streamed}
-            request = asyncio.ensure_future(session.post(embedded_url + "/completions", json=body))
+            request = asyncio.ensure_future(read(session))
             while (await load(embedded_url))["running"] == 0:
                 pass
             request.cancel()

@@ -1,5 +1,6 @@
 """Rows of a batch get what each would get alone."""
 
+import json
 import random
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from server.engines.embedded.llama import LlamaRunner, is_plain_llama
+from server.engines.embedded.llama import LlamaRunner, plain_shape, read_llama
 from server.engines.embedded.runner import TransformersRunner, check_runner
 from server.engines.spec import UnusableWeights
 from tests.server.engines.tiny import save_model
@@ -67,22 +68,49 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+def llama(directory) -> LlamaRunner:
+    shape = plain_shape(json.loads((directory / "config.json").read_text()))
+    return LlamaRunner(shape, read_llama(directory, shape), 256)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {},
         {"num_key_value_heads": 4},
         {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
-        {"head_dim": 16, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "rms_norm_eps": 0.1},
     ],
-    ids=["grouped", "plain heads", "biases and tied", "linear rope"],
+    ids=["grouped", "plain heads", "biases and tied", "other constants"],
 )
 def test_llama_written_out_equals_transformers(tmp_path, prompts, changes):
-    model = AutoModelForCausalLM.from_pretrained(save_model(tmp_path, **changes), dtype=torch.float32).eval()
-    assert is_plain_llama(model)
-    expected = one_at_a_time(model, prompts)
-    assert staggered(LlamaRunner(model, 256), prompts) == expected
-    assert one_at_a_time(model, prompts) == expected
+    directory = save_model(tmp_path, **changes)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    if changes.get("attention_bias"):
+        with torch.no_grad():  # a fresh bias is zero, which would prove nothing
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_()
+        model.save_pretrained(directory)
+    runner = llama(directory)
+    check_runner(runner, model)
+    assert staggered(runner, prompts) == one_at_a_time(model, prompts)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+        {"rope_scaling": {"rope_type": "llama3"}},
+        {"hidden_act": "gelu"},
+        {"model_type": "mistral"},
+        {"quantization_config": {"bits": 4}},
+    ],
+)
+def test_anything_else_is_left_to_transformers(tmp_path, changes):
+    settings = json.loads((save_model(tmp_path) / "config.json").read_text())
+    assert plain_shape(settings) is not None
+    assert plain_shape({**settings, **changes}) is None
 
 
 SMALL = {
@@ -122,15 +150,14 @@ def test_state_space_models_are_refused():
 
 def test_a_runner_that_gives_other_scores_is_refused(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(save_model(tmp_path), dtype=torch.float32).eval()
-    runner = LlamaRunner(model, 256)
+    runner = llama(tmp_path)
     runner._cos = runner._cos.roll(1, dims=0)
     with pytest.raises(UnusableWeights, match="get other scores"):
         check_runner(runner, model)
 
 
 def test_memory_grows_and_is_let_go(tmp_path, monkeypatch):
-    model = AutoModelForCausalLM.from_pretrained(save_model(tmp_path), dtype=torch.float32).eval()
-    runner = LlamaRunner(model, 256)
+    runner = llama(save_model(tmp_path))
     alone = runner.join([[7] * 200])[0].argmax()
     runner.clear()
     runner.join([[5, 6], [7, 8, 9]])
