@@ -94,12 +94,12 @@ class RunningGateway:
         assert self.process is not None
         self.process.wait(timeout=10)
 
-    async def stop(self) -> int:
-        """SIGTERM, as an operator would; returns its exit code. It must come down within 20 seconds."""
+    async def stop(self, within_s: float = 20.0) -> int:
+        """SIGTERM, as an operator would; returns its exit code. Raises AssertionError where it does not come down."""
         assert self.process is not None
         self._signal(signal.SIGTERM)
         try:
-            return await asyncio.to_thread(self.process.wait, 20)
+            return await asyncio.to_thread(self.process.wait, within_s)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"tw serve did not stop:\n{self.log.read_text()}") from None
