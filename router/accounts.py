@@ -83,3 +83,10 @@ def rolled(standing: Standing | None, at: Place, leaving: Sequence[tuple[int, Ta
         elif bucket == at.first:
             edge = tally.requests
     return Standing(max(at.bucket, standing.bucket), at.first, edge, total, at.end_us)
+
+
+def counted_in(standing: Standing, bucket: int, more: Tally) -> Standing:
+    """`more` added to a bucket that counts, which may be an older one."""
+    at_edge = bucket == standing.first and standing.first < standing.bucket
+    edge_requests = standing.edge_requests + (more.requests if at_edge else 0)
+    return standing._replace(edge_requests=edge_requests, total=standing.total.plus(more))

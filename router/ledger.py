@@ -50,8 +50,10 @@ class Ask:
     usd: float = 0.0
     lease_s: float = 600.0
     earlier_requests: int = 0
-    """Requests of the same subject that wanted no teacher call and are counted, late, together with this one. Counting
-    late is safe: it only lets a share grow later."""
+    """Requests of the same subject that wanted no teacher call and are counted, late, together with this one."""
+    earlier_since: float | None = None
+    """When the first of them came. They count as of then, and not at all in a window that has ended since: counting
+    late may let a share grow later, but never lend one day's requests to the next."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,7 @@ class Exchange:
     async def _ask(self) -> Admission:
         """Asks once. When the client leaves meanwhile, a reservation that comes through all the same is released."""
         tokens, usd = self._estimate()
+        earlier, since = (0, None) if self._counted else self._gateway.take_uncounted(self._about.subject)
         ask = Ask(
             id=self._id,
             subject=self._about.subject,
@@ -191,7 +192,8 @@ class Exchange:
             tokens=tokens,
             usd=usd,
             lease_s=self._gateway.settings.timeouts.silence_s + 600.0,
-            earlier_requests=0 if self._counted else self._gateway.take_uncounted(self._about.subject),
+            earlier_requests=earlier,
+            earlier_since=since,
         )
         self._counted = True
         asking = asyncio.ensure_future(self._gateway.ledger.admit(ask, self._gateway.clock()))

@@ -73,7 +73,7 @@ class Gateway:
         self.reachable: dict[Role, bool] = {}
         self.upstream_names: dict[str, Role] = {}
         self._routed_names = frozenset(("auto", *settings.aliases))
-        self._uncounted: dict[Subject, int] = {}
+        self._uncounted: dict[Subject, tuple[int, float]] = {}
         self._last_routes: OrderedDict[str, str] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
         self.take_budget(budget, budget_text, budget_version)
@@ -118,18 +118,20 @@ class Gateway:
 
     def count(self, subject: Subject) -> None:
         """One request that wants no teacher call. Told to the ledger with the next that does, or within a moment."""
-        self._uncounted[subject] = self._uncounted.get(subject, 0) + 1
+        count, since = self._uncounted.get(subject) or (0, self.clock())
+        self._uncounted[subject] = count + 1, since
 
-    def take_uncounted(self, subject: Subject) -> int:
-        return self._uncounted.pop(subject, 0)
+    def take_uncounted(self, subject: Subject) -> tuple[int, float | None]:
+        """How many, and since when."""
+        return self._uncounted.pop(subject, (0, None))
 
     async def flush_counts(self) -> None:
         """Tells the ledger of all requests not yet counted. What it does not take is lost, which only costs calls."""
         uncounted, self._uncounted = self._uncounted, {}
         now = self.clock()
         asks = [
-            Ask(self.log.new_id(), subject, counts_request=True, wants_teacher=False, earlier_requests=count - 1)
-            for subject, count in uncounted.items()
+            Ask(self.log.new_id(), subject, False, False, earlier_requests=count, earlier_since=since)
+            for subject, (count, since) in uncounted.items()
         ]
         answers = await asyncio.gather(*(self.ledger.admit(ask, now) for ask in asks), return_exceptions=True)
         for ask, answer in zip(asks, answers, strict=True):

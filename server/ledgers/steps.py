@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from router import accounts, terms
+from router import accounts, terms, windows
 from router.accounts import Standing, Tally
 from router.admission import Charge, Estimate, balance, charges, correction, estimate, has_room, retry_after_s
 from router.budget import Budget, Scope
@@ -101,8 +101,14 @@ def admit(rows: Rows, budget: Running, ask: Ask, now_us: int) -> Admitted:
     before = _standings(rows, lines)
     standings = dict(before)
     known = rows.reservation(ask.id) if ask.wants_teacher else None
-    if ask.counts_request and known is None and rows.first_sight(ask.id):
-        _add(rows, lines, standings, accounts.ONE_REQUEST._replace(requests=1 + ask.earlier_requests))
+    counts = ask.counts_request or ask.earlier_requests > 0
+    if counts and known is None and rows.first_sight(ask.id):
+        if ask.counts_request:
+            _add(rows, lines, standings, accounts.ONE_REQUEST)
+        if ask.earlier_requests > 0:
+            since = ask.earlier_since
+            since_us = now_us if since is None else min(windows.microseconds(since), now_us)
+            _add_earlier(rows, lines, standings, Tally(requests=ask.earlier_requests), since_us)
 
     granted, reserved, refusal = True, False, None
     if known is not None:
@@ -186,6 +192,18 @@ def _add(rows: Rows, lines: Sequence[Line], standings: dict[str, Standing], more
         standings[line.account] = standing._replace(total=standing.total.plus(more))
         if _rolls(line.terms):
             rows.add_to_bucket(line.account, standing.bucket, more)
+
+
+def _add_earlier(rows: Rows, lines: Sequence[Line], standings: dict[str, Standing], more: Tally, since_us: int) -> None:
+    """Requests counted late, into the bucket they came in."""
+    for account, line in {line.account: line for line in lines}.items():
+        standing, window = standings[account], line.terms.window
+        bucket = min(windows.place(window, since_us).bucket, standing.bucket)
+        if bucket < standing.first or not windows.in_force(line.terms.during, since_us):
+            continue
+        standings[account] = accounts.counted_in(standing, bucket, more)
+        if _rolls(line.terms):
+            rows.add_to_bucket(account, bucket, more)
 
 
 def _refusal(

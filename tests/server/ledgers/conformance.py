@@ -293,6 +293,24 @@ class LedgerConformance:
         times = [12 * i for i, each in enumerate(granted) if each]
         assert max(sum(t - 3600 < other <= t for other in times) for t in times) <= 100
 
+    async def test_requests_counted_late_count_as_of_when_they_came(self, ledger: Ledger) -> None:
+        day, hour = cap("share", 0.5, Window(1, "day")), cap("share", 0.5, Window(1, "hour"))
+        await running(ledger, day, hour, cap("share", 0.5))
+        midnight = NOON + DAY_S / 2
+
+        async def late(id: str, count: int, since: float, now: float) -> list[int]:
+            ask = Ask(id, ANN, False, False, earlier_requests=count, earlier_since=since)
+            await ledger.admit(ask, now)
+            return [balance.requests for balance in (await ledger.admit(ask, now)).balances]
+
+        assert await late("a", 4, midnight - 2, midnight - 1) == [4, 4, 4]
+        assert await late("b", 10, midnight - 1, midnight + 1) == [0, 14, 14]  # no day lends to the next
+        assert await late("c", 1, NOON - DAY_S, midnight + 1) == [0, 14, 15]
+        assert await late("d", 2, midnight + 60, midnight + 1) == [2, 16, 17]  # a clock that stepped back
+        assert await late("e", 0, midnight, midnight + 1) == [2, 16, 17]
+        assert [each.requests for each in await ledger.balances(ANN, midnight + 3590)] == [2, 2, 17]
+        assert [each.requests for each in await ledger.balances(ANN, midnight + 3620)] == [2, 0, 17]
+
     async def test_a_settlement_goes_where_the_call_was_charged(self, ledger: Ledger) -> None:
         await running(ledger, cap("tokens", 100, Window(1, "day")), cap("tokens", 100, Window(1, "hour")))
         await call(ledger, "yesterday", NOON, tokens=80)
