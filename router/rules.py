@@ -1,6 +1,6 @@
 """Which rule of the budget speaks of a request. Pure, and quick enough for every request.
 
-Nothing here is learned: a rule matches by words, structure and labels that an operator can point at. The first rule that
+Nothing here is learned: a rule matches by words, structure and labels that an operator can point at. The first one that
 matches wins. A topic matches by a tag of its name or by words that show it (`router.topics`); `contains code` by the
 shape of the text; a language by its script and, in Latin script, by its commonest words.
 """
@@ -78,11 +78,12 @@ def _ends(text: str) -> str:
 
 
 # Words of a topic that say nothing about it.
-_EMPTY = frozenset(
+_EMPTY_WORDS = (
     "a an the of in on for to with from and or about any all my our question questions request requests query queries "
     "prompt prompts matter matters topic topics issue issues problem problems task tasks inquiry inquiries enquiry "
-    "enquiries case cases message messages advice related anything everything something stuff things work help".split()
+    "enquiries case cases message messages advice related anything everything something stuff things work help"
 )
+_EMPTY = frozenset(_EMPTY_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*|\d+")
 _ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ers", "ed", "es", "er", "al", "s", "y", "e")
 

@@ -10,15 +10,15 @@ from functools import lru_cache
 COMMON: Mapping[str, tuple[str, str]] = {
     "legal": (
         "legal law laws lawyer juridical 法律 法務 法的",
-        "legal law lawyer attorney contract clause lawsuit sue court judge plaintiff defendant liabilit statut regulat "
-        "complian copyright patent trademark gdpr tort litigat subpoena 法律 法務 契約 訴訟 裁判 弁護士 条文 著作権 特許 "
-        "商標 規約 違法 損害賠償 遺言 相続",
+        "legal law lawyer attorney contract clause lawsuit sue court judge plaintiff defendant liabilit statut "
+        "regulat complian copyright patent trademark gdpr tort litigat subpoena 法律 法務 契約 訴訟 裁判 弁護士 条文 "
+        "著作権 特許 商標 規約 違法 損害賠償 遺言 相続",
     ),
     "medical": (
         "medical medicine health healthcare clinical 医療 医学 健康 病気",
         "medical medicine health doctor patient diagnos symptom disease illness drug dose dosage surgery cancer vaccin "
-        "therap clinic hospital blood fever infection prescri 医療 医学 医師 医者 患者 診断 症状 病気 薬 副作用 手術 治療 "
-        "病院 血圧 感染",
+        "therap clinic hospital blood fever infection prescri 医療 医学 医師 医者 患者 診断 症状 病気 薬 副作用 手術 "
+        "治療 病院 血圧 感染",
     ),
     "financial": (
         "financial finance money banking investment investments accounting 金融 財務 会計 投資 経理",
@@ -41,8 +41,8 @@ COMMON: Mapping[str, tuple[str, str]] = {
     ),
     "science": (
         "science scientific physics chemistry biology 科学 物理 化学 生物",
-        "science scientif physics chemist biolog quantum molecul atom genetic experiment energy 科学 物理 化学 生物 量子 "
-        "分子 原子 遺伝 実験",
+        "science scientif physics chemist biolog quantum molecul atom genetic experiment energy 科学 物理 化学 生物 "
+        "量子 分子 原子 遺伝 実験",
     ),
     "history": (
         "history historical 歴史",
@@ -54,7 +54,8 @@ COMMON: Mapping[str, tuple[str, str]] = {
     ),
     "security": (
         "security cybersecurity セキュリティ",
-        "security vulnerab exploit malware phishing encrypt password firewall セキュリティ 脆弱性 マルウェア 暗号 パスワード",
+        "security vulnerab exploit malware phishing encrypt password firewall セキュリティ 脆弱性 "
+        "マルウェア 暗号 パスワード",
     ),
     "personnel": (
         "hr personnel recruiting hiring 人事 採用",

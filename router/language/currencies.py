@@ -1,9 +1,10 @@
 """Money as people write it. Only the US dollar has a rate of its own; the others are the operator's to configure."""
 
 SIGNS = {"$": "USD", "us$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR", "₩": "KRW", "元": "CNY"}
-CODES = (
+_CODES = (
     "USD EUR GBP JPY CNY KRW INR AUD CAD CHF SEK NOK DKK PLN BRL MXN SGD HKD TWD NZD ZAR THB IDR VND PHP AED CZK ILS"
-).split()
+)
+CODES = tuple(_CODES.split())
 ENGLISH = {
     "dollar": "USD",
     "dollars": "USD",

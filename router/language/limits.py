@@ -294,7 +294,7 @@ def window(per: Per, tz: str, start: WeekStart | None, setting: Setting) -> Wind
 
 
 def _zone(clause: Clause, led: Led, sort: type[Piece], setting: Setting) -> str:
-    """The zone for the window (sort Per) or for the hours: the one said beside it, else the only one, else the text's."""
+    """The zone of the window (sort Per) or of the hours: the one said beside it, else the only one, else the text's."""
     zones = [piece for piece in clause.pieces if isinstance(piece, Zone)]
     if len(zones) > 1:
         return _beside(clause, sort, setting, zones)

@@ -44,6 +44,8 @@ class _Said:
     fate: tuple[WhenExhausted, float] | None = None
     explore: float | None = None
     unlimited: Clause | None = None
+    free: bool = False
+    """Something was said, if only that the teacher may always be used."""
     model: str = "teacher"
     """What "it" means."""
 
@@ -60,6 +62,8 @@ def budget(pieces: Iterable[Piece], setting: Setting) -> Budget:
         _sentence([clause for clause in sentence if not _sets(clause, sentence)], said, setting)
     if said.unlimited and said.limits:
         raise setting.error("unlimited_and_limit", said.unlimited)
+    if not (said.limits or said.rules or said.fate or said.explore is not None or said.unlimited or said.free):
+        raise setting.error("alone" if text else "unknown", (0, len(setting.normal.text)))
     way, queue_s = said.fate or ("student", Budget().queue_s)
     return Budget(check(said.limits, setting), tuple(said.rules), way, queue_s, said.explore)
 
@@ -264,6 +268,9 @@ def _always_or_never(clause: Clause, led: Led, said: _Said, setting: Setting) ->
     if teacher and not ("only" in flags and timed):
         if clause.has(Each, Days, Hours):
             raise setting.error("unlimited_part", clause)
+        if "outside" in flags or ("otherwise" in flags and not (said.limits and said.limits[-1].limit.during)):
+            raise setting.error("otherwise", clause)
+        said.free = True
         return
     zero = Amount(clause.pieces[-1].end, clause.pieces[-1].end, "calls", Fraction(0))
     kept = tuple(

@@ -72,8 +72,6 @@ def parse(text: str, *, timezone: str = "UTC", week_start: int = 0, rates: Mappi
     except Misplaced as misplaced:
         raise _misplaced(misplaced.lexeme, lexemes, setting) from None
     budget = meaning.budget(found, setting)
-    if not found or all(lexeme.type in ("SEPARATOR", "AND") for lexeme in lexemes):
-        raise setting.error("unknown", (0, len(normal.text)))
     explicit = timezone != "UTC" or week_start != 0
     return Parsed(budget, language, canonical(budget, language, explicit=explicit), text)
 

@@ -63,12 +63,10 @@ JAPANESE = {
     "シドニー": "Australia/Sydney",
 }
 # What the database's names begin with; anything else with a slash is no name of a zone.
-AREAS = frozenset(
-    (
-        "africa america antarctica arctic asia atlantic australia brazil canada chile etc europe "
-        "indian mexico pacific us"
-    ).split()
+_AREAS_WORDS = (
+    "africa america antarctica arctic asia atlantic australia brazil canada chile etc europe indian mexico pacific us"
 )
+AREAS = frozenset(_AREAS_WORDS.split())
 _REGIONS = ("Europe", "America", "Asia", "Australia", "Africa", "Pacific", "Atlantic", "Indian")
 
 

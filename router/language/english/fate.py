@@ -5,10 +5,10 @@ import re
 _EXHAUSTED = re.compile(
     r"(?:(?:the|any|a|no|its|our|your|my) )?(?:teacher )?"
     r"(?:budgets?|limits?|quota|allowance|cap|money|calls|tokens|everything|it|that|all(?: of it)?|nothing) "
-    r"(?:(?:is|are|has|have|has been|have been|gets|was|were) )?(?:all )?"
-    r"(?:exhausted|used up|used|spent|gone|reached|hit|empty|finished|depleted|consumed|run out|"
-    r"runs out|ran out|out|over"
-    r"|left|remains?|ends|met|exceeded)\b"
+    r"(?:(?:(?:is|are|has|have|has been|have been|gets|was|were) )?(?:all )?"
+    r"(?:exhausted|used up|gone|reached|hit|depleted|consumed|run out|runs out|ran out|remains)\b"
+    r"|(?:is|are|has been|have been|gets|was|were) (?:all )?"
+    r"(?:spent|empty|finished|over|out|left|met|exceeded|reached)\b(?! \d))"
     r"|(?:(?:we|it|you|i) )?(?:run|runs|ran|are|is) out of (?:the |our )?(?:budget|money|calls|quota|tokens)\b"
     r"|out of (?:the |our )?(?:budget|money|calls|quota|tokens)\b"
     r"|(?:run|runs) out\b"
@@ -26,7 +26,8 @@ _REJECT = re.compile(
     rf"|(?:requests? |calls? )?(?:are |is |get |gets |be )?(?:reject|refus|deni|deny|declin|"
     rf"block|fail)(?:s|es|e|ed|ing)?\b"
     rf"(?: {_WHOM})?(?: ?(?:with )?(?:an? )?{_ERROR})?"
-    rf"|(?:an? )?{_ERROR}"
+    # A bare 429 is an error only where no noun follows it: "429 calls" is an amount.
+    rf"|(?:an? )?(?!429(?! error)){_ERROR}|(?:an? )?429(?= ?(?:$|[;!?)\n]|[.,](?!\d)| error))"
 )
 _QUEUE = re.compile(
     r"(?:let )?(?:(?:the |further |new |more )?requests? |them |it )?(?:put |hold |keep |are |"

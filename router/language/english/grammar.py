@@ -1,4 +1,4 @@
-"""The grammar of English budgets: how lexemes make pieces. Word order inside a piece is fixed, between pieces it is free.
+"""The grammar of English budgets: how lexemes make pieces. Inside a piece the order is fixed, between them free.
 
 Terminals come from `words` and `lexer`; `router.language.grammar` turns each alias into a piece.
 """

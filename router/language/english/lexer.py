@@ -296,29 +296,36 @@ def _minutes(match: re.Match[str]) -> int:
 
 
 def lengths(lexemes: list[Lexeme]) -> list[Lexeme]:
-    """ "requests over 2,000 tokens" tells which requests; "over 2,000 tokens a day" how much. Only the first is LONGER."""
+    """Tells "requests over 2,000 tokens" from "over 2,000 tokens a day", and "over 5 minutes" from both.
+
+    Articles and adjectives that a number makes idle are dropped.
+    """
     for place, word in enumerate(lexemes[:-2]):
-        if word.type not in ("OVER", "UNDER", "FLOOR") or [w.type for w in lexemes[place + 1 : place + 3]] != [
-            "NUM",
-            "TOKENS",
-        ]:
+        if word == "over" and place and [other.type for other in lexemes[place + 1 : place + 3]] == ["NUM", "UNIT"]:
+            if lexemes[place - 1].type in ("CALL", "REQUEST", "TOKENS", "CURRENCY"):
+                lexemes[place] = Lexeme.make("IN", str(word), word.first, word.last)
+            continue
+        counted = lexemes[place + 1].type == "NUM" and lexemes[place + 2].type == "TOKENS"
+        if word.type not in ("OVER", "UNDER", "FLOOR") or not counted:
             continue
         before = lexemes[place - 1].type if place else ""
         if before == "OF" and place > 1:
             before = lexemes[place - 2].type  # "requests of more than 2,000 tokens"
         after = lexemes[place + 3] if place + 3 < len(lexemes) else None
-        if before in ("REQUEST", "LONG") and not _windows(after) or before == "LONG":
-            kind = {"OVER": "LONGER", "FLOOR": "LONGER", "UNDER": "SHORTER"}[word.type]
-            strict = (
-                word.type == "OVER"
-                or word.startswith(("under", "below", "beneath", "less", "fewer", "lower"))
-                or word == "<"
-            )
-            inclusive = 0 if strict else 1
-            lexemes[place] = Lexeme.make(
-                kind, str(word), word.first, word.last, -inclusive if kind == "LONGER" else inclusive
-            )
+        if before == "LONG" or (before == "REQUEST" and not _windows(after)):
+            kind, more = _length(word)
+            lexemes[place] = Lexeme.make(kind, str(word), word.first, word.last, more)
     return [word for place, word in enumerate(lexemes) if not _idle(lexemes, place)]
+
+
+def _length(bound: Lexeme) -> tuple[str, int]:
+    """LONGER or SHORTER, and what to add to the number so that the comparison is strict."""
+    if bound.type == "OVER":
+        return "LONGER", 0
+    if bound.type == "FLOOR":
+        return "LONGER", -1
+    strict = bound == "<" or bound.startswith(("under", "below", "beneath", "less", "fewer", "lower"))
+    return "SHORTER", 0 if strict else 1
 
 
 def _windows(word: Lexeme | None) -> bool:

@@ -1,4 +1,4 @@
-"""What is said in English about a text that cannot be read. Each code: the message, then a hint with a sentence that reads."""
+"""What is said in English about a text that cannot be read: for each code a message, and a hint with a sentence."""
 
 ENGLISH = {
     "empty": ("The text says nothing.", "Say for example: At most 20% of requests to the teacher."),

@@ -6,18 +6,20 @@ from router.topics import is_common
 
 _ITEM_WORD = re.compile(r"[^\s,.;:!?()\"\n][^\s,;:!?()\"\n]*?(?=[.]?(?:[\s,;:!?()\"\n]|$))")
 _JOIN = re.compile(r"(?:, ?and |, ?or |, ?| and | or | ?& ?)(?:for |on |about |any |the )*")
-NOUNS = frozenset(
+_NOUNS_WORDS = (
     "question questions request requests query queries prompt prompts matter matters topic topics issue issues problem "
-    "problems task tasks inquiry inquiries enquiry enquiries case cases message messages".split()
+    "problems task tasks inquiry inquiries enquiry enquiries case cases message messages"
 )
+NOUNS = frozenset(_NOUNS_WORDS.split())
 # Words that a topic never holds unless it stands in quotes: they carry on the sentence.
-STOPS = frozenset(
+_STOPS_WORDS = (
     "and or but plus always never not while when whenever if unless as during go goes ask asks "
     "use uses should must may "
     "can will would is are be was within at on to per each every with then otherwise except "
     "only once the teacher student "
-    "it we you up no than outside until all any some everything else other others rest".split()
+    "it we you up no than outside until all any some everything else other others rest"
 )
+STOPS = frozenset(_STOPS_WORDS.split())
 _MODELS = re.compile(r"\b(?:teacher|student|it|them|model)\b")
 _AGAIN = frozenset({"about", "regarding", "concerning"})
 LONGEST = 6

@@ -247,7 +247,7 @@ _add(
     None,
     "reject|rejects|rejected|refuse|refuses|refused|deny|denied|decline|declined|block|blocked|fail|fails",
 )
-_add("REJECT", None, "error|errors|429|too_many_requests")
+_add("REJECT", None, "error|errors|too_many_requests")
 _add("QUEUE", None, "queue|queues|queued|queueing|wait|waits|waiting|delay|delayed|wait_for|waits_for|queue_for")
 _add(
     "RANDOM",

@@ -1,4 +1,4 @@
-"""What becomes of a request that finds the budget exhausted: 「使い切ったら」「上限に達したら」, 「429を返す」「最大30秒待たせる」."""
+"""What becomes of a request that finds the budget exhausted: 「使い切ったら」, 「429を返す」."""
 
 import re
 
@@ -15,7 +15,8 @@ _EXHAUSTED = re.compile(
     r"|(?:予算|上限|枠)切れ(?:なら|では|は|のとき(?:は)?|の場合(?:は)?|の際(?:は)?)?"
     r"|使い切ると|尽きると|達すると|なくなると"
 )
-_ERROR = r"(?:(?:http )?(?:429)? ?エラー(?: ?429)?|(?:http )?429)"
+# A bare 429 is an error only where no noun follows it: 「429回」 is an amount.
+_ERROR = r"(?:(?:http )?(?:429)? ?エラー(?: ?429)?|(?:http )?429(?= ?(?:$|[を、。)\n]|で返|で断|で拒)))"
 _REJECT = re.compile(
     rf"{_ERROR} ?(?:を返す|を返して(?:ください)?|を返します|を返却(?:する)?|を返し|にする|"
     rf"にします|とする|で返す|で断る|で拒否(?:する)?|で応答(?:する)?|で答える|を出す|になる)?"

@@ -378,7 +378,7 @@ def _minutes(match: re.Match[str], which: str) -> int:
         else (int(match[f"hour{which}"]), 30 if match[f"thirty{which}"] else int(match[f"minute{which}"] or 0))
     )
     half = match[f"half{which}"]
-    if half in ("午後", "夜") and hour <= 12 or half in ("午前", "朝") and hour > 12:
+    if (half in ("午後", "夜") and hour <= 12) or (half in ("午前", "朝") and hour > 12):
         if half in ("午前", "朝"):
             return -1
         hour = hour % 12 + 12

@@ -1,4 +1,4 @@
-"""Where a topic stands: before 「の質問」「に関するリクエスト」「については」, and nowhere else, so that nothing strange becomes one."""
+"""Where a topic stands: before 「の質問」「については」, and nowhere else, so that nothing strange becomes one."""
 
 import re
 
