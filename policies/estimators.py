@@ -1,4 +1,4 @@
-"""Quality estimators inside the observation: a linear model over hashed n-grams and boosted trees, evaluated in numpy.
+"""Quality estimators inside the observation: linear over hashed n-grams, linear over features, boosted trees; in numpy.
 
 They are fitted in training (scikit-learn) and carried as plain arrays; a parity test holds both sides together.
 """
@@ -43,6 +43,32 @@ class NgramLinear:
     @classmethod
     def from_arrays(cls, arrays: Arrays, prefix: str) -> Self:
         return cls(*(arrays[f"{prefix}.{name}"] for name in ("idf", "weights", "bias")))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseLinear:
+    """Ridge regression over standardised features, cut at 5 deviations."""
+
+    mean: Floats
+    """(F,)"""
+    std: Floats
+    weights: Floats
+    """(F, K)"""
+    bias: Floats
+    """(K,)"""
+
+    def __call__(self, features: Floats) -> Floats:
+        """(..., F) -> (..., K)"""
+        standard = np.minimum(np.maximum((features - self.mean) / self.std, -5.0), 5.0)
+        out: Floats = standard @ self.weights + self.bias
+        return out
+
+    def arrays(self, prefix: str) -> Arrays:
+        return {f"{prefix}.{name}": getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, prefix: str) -> Self:
+        return cls(*(arrays[f"{prefix}.{name}"] for name in cls.__slots__))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,27 +9,33 @@ Values are in units of `scale` (the spread of the expected gain), so scores have
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from policies.action import Step
 from policies.draft_features import DRAFT_FEATURES
-from policies.estimators import Arrays, Forest, NgramLinear
+from policies.estimators import Arrays, DenseLinear, Forest, NgramLinear
 from policies.features import read_draft, read_prompt
-from policies.observation import Draft, Observation, Prompt
+from policies.observation import Draft, Observation
 from policies.policy import Scores
-from policies.prompt_features import PROMPT_FEATURES, Floats, PromptView
+from policies.prompt_features import PROMPT_FEATURES, Floats, Ints
 
 if TYPE_CHECKING:
     from policies.artifact import Manifest
 
-ESTIMATES = {Step.ROUTE: 5, Step.DEFER: 10}
-"""How many estimates stand before the other features: n-grams (student, gain), trees (student, teacher, gain); twice
-at the defer step, from the prompt and from the draft."""
+ESTIMATES = (
+    "ngrams_student",
+    "ngrams_gain",
+    "linear_student",
+    "linear_gain",
+    "trees_student",
+    "trees_teacher",
+    "trees_gain",
+)
+"""What stands before the other features; twice at the defer step, from the prompt and from the draft."""
 CLIP = 5.0
 SEEN = 256
 """Prompts whose reading is remembered: more than one worker has requests in flight."""
@@ -98,60 +104,69 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class StageEstimators:
+    """What is expected from the prompt, or with the draft: n-grams first, the others over them and the features."""
+
+    ngrams: NgramLinear
+    linear: DenseLinear
+    forest: Forest
+
+    def __call__(self, dense: Floats, ngrams: Ints) -> Floats:
+        """Dense features (F,) and hashed n-grams -> (len(ESTIMATES),)"""
+        first = self.ngrams(ngrams)
+        features = np.concatenate([dense, first])
+        return np.concatenate([first, self.linear(features), self.forest(features)])
+
+    def arrays(self, prefix: str) -> Arrays:
+        return {
+            **self.ngrams.arrays(f"{prefix}.ngrams"),
+            **self.linear.arrays(f"{prefix}.linear"),
+            **self.forest.arrays(f"{prefix}.forest"),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, prefix: str) -> Self:
+        return cls(
+            NgramLinear.from_arrays(arrays, f"{prefix}.ngrams"),
+            DenseLinear.from_arrays(arrays, f"{prefix}.linear"),
+            Forest.from_arrays(arrays, f"{prefix}.forest"),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Estimators:
     """From text to features of a step: the dense ones with the estimates before them."""
 
-    prompt_ngrams: NgramLinear
-    prompt_forest: Forest
-    draft_ngrams: NgramLinear | None = None
-    draft_forest: Forest | None = None
-    seen: OrderedDict[Prompt, tuple[PromptView, Floats, Floats]] = field(default_factory=OrderedDict, repr=False)
-    """The prompts read last: the steps of one request look at the same one."""
-
-    def read(self, prompt: Prompt) -> tuple[PromptView, Floats, Floats]:
-        """What the prompt shows, and the estimates of n-grams (2,) and trees (3,) from it."""
-        known = self.seen.get(prompt)
-        if known is not None:
-            return known
-        view = read_prompt(prompt)
-        linear = self.prompt_ngrams(view.ngrams)
-        known = self.seen[prompt] = view, linear, self.prompt_forest(np.concatenate([view.dense, linear]))
-        if len(self.seen) > SEEN:
-            self.seen.popitem(last=False)
-        return known
+    prompt: StageEstimators
+    draft: StageEstimators | None = None
 
     def features(self, observation: Observation) -> Floats:
-        """(5 + prompt features,) at the route step, (10 + prompt and draft features,) at the defer step."""
-        view, linear, trees = self.read(observation.prompt)
+        """Estimates and features of the step, in the order of `feature_names`."""
+        view = read_prompt(observation.prompt)
+        before = self.prompt(view.dense, view.ngrams)
         if observation.step is Step.ROUTE:
-            return np.concatenate([linear, trees, view.dense])
-        assert self.draft_ngrams is not None
-        assert self.draft_forest is not None
+            return np.concatenate([before, view.dense])
+        assert self.draft is not None
         dense, ngrams = read_draft(observation.draft or _NOTHING, view)
-        draft_linear = self.draft_ngrams(ngrams)
-        draft_trees = self.draft_forest(np.concatenate([view.dense, dense, linear, draft_linear]))
-        return np.concatenate([linear, trees, draft_linear, draft_trees, view.dense, dense])
+        both = np.concatenate([view.dense, dense])
+        # The draft's estimators see the n-gram estimates of the prompt as well.
+        after = self.draft(np.concatenate([both, before[:2]]), ngrams)
+        return np.concatenate([before, after, both])
 
     def arrays(self) -> Arrays:
-        arrays = {**self.prompt_ngrams.arrays("prompt_ngrams"), **self.prompt_forest.arrays("prompt_forest")}
-        if self.draft_ngrams is not None and self.draft_forest is not None:
-            arrays |= {**self.draft_ngrams.arrays("draft_ngrams"), **self.draft_forest.arrays("draft_forest")}
-        return arrays
+        return self.prompt.arrays("prompt") | (self.draft.arrays("draft") if self.draft is not None else {})
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
-        prompt = NgramLinear.from_arrays(arrays, "prompt_ngrams"), Forest.from_arrays(arrays, "prompt_forest")
-        if "draft_ngrams.idf" not in arrays:
-            return cls(*prompt)
-        return cls(*prompt, NgramLinear.from_arrays(arrays, "draft_ngrams"), Forest.from_arrays(arrays, "draft_forest"))
+        prompt = StageEstimators.from_arrays(arrays, "prompt")
+        return cls(prompt, StageEstimators.from_arrays(arrays, "draft") if "draft.ngrams.idf" in arrays else None)
 
 
 def feature_names(step: Step) -> tuple[str, ...]:
     """Names of what `Estimators.features` returns, in order."""
-    estimates = ("ngrams_student", "ngrams_gain", "trees_student", "trees_teacher", "trees_gain")
     if step is Step.ROUTE:
-        return (*estimates, *PROMPT_FEATURES)
-    return (*estimates, *(f"draft_{name}" for name in estimates), *PROMPT_FEATURES, *DRAFT_FEATURES)
+        return (*ESTIMATES, *PROMPT_FEATURES)
+    return (*ESTIMATES, *(f"draft_{name}" for name in ESTIMATES), *PROMPT_FEATURES, *DRAFT_FEATURES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.prompt_features import Floats
+from policies.wheels import ESTIMATES
 from training.metrics import apgr
-
-NAMES = ("ngrams_student", "ngrams_gain", "trees_student", "trees_teacher", "trees_gain")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,10 +29,10 @@ def _candidates(width: int) -> dict[str, Floats]:
         vector = np.zeros(width)
         for name, value in parts.items():
             stage, _, rest = name.partition("_")
-            vector[(5 if stage == "draft" else 0) + NAMES.index(rest)] = value
+            vector[(len(ESTIMATES) if stage == "draft" else 0) + ESTIMATES.index(rest)] = value
         return vector
 
-    stages = ("prompt", "draft") if width == 10 else ("prompt",)
+    stages = ("prompt", "draft") if width > len(ESTIMATES) else ("prompt",)
     found: dict[str, Floats] = {}
     for stage in stages:
         found |= {
@@ -42,10 +41,12 @@ def _candidates(width: int) -> dict[str, Floats]:
                 **{f"{stage}_trees_teacher": 1, f"{stage}_trees_student": -1}
             ),
             f"{stage}: gain by n-grams": weights(**{f"{stage}_ngrams_gain": 1}),
+            f"{stage}: gain by features, linear": weights(**{f"{stage}_linear_gain": 1}),
+            f"{stage}: student's error by features, linear": weights(**{f"{stage}_linear_student": -1}),
             f"{stage}: student's error by trees": weights(**{f"{stage}_trees_student": -1}),
             f"{stage}: student's error by n-grams": weights(**{f"{stage}_ngrams_student": -1}),
         }
-    if width == 10:
+    if width > len(ESTIMATES):
         found["teacher by prompt - student by draft"] = weights(prompt_trees_teacher=1, draft_trees_student=-1)
     return found
 
@@ -71,7 +72,7 @@ def choose(estimates: Floats, student: Floats, teacher: Floats) -> Blend:
         total += parts[name] * _line(score, gain)[0] * vector
     slope, constant = _line(estimates @ total, gain)
     quality = np.zeros(estimates.shape[1] + 1)
-    latest = estimates.shape[1] - 5 + NAMES.index("trees_student")
+    latest = estimates.shape[1] - len(ESTIMATES) + ESTIMATES.index("trees_student")
     quality[latest], quality[-1] = _line(estimates[:, latest], student)
     whole = sum(parts.values()) or 1.0
     return Blend(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.estimators import Forest, NgramLinear
+from policies.estimators import DenseLinear, Forest, NgramLinear
 from policies.prompt_features import NGRAMS, Floats, Ints
-from policies.wheels import Estimators
+from policies.wheels import Estimators, StageEstimators
 from training.dataset import Bools, Ragged, Table
 
 
@@ -30,6 +30,7 @@ class EstimatorConfig:
     feature_part: float = 0.25
     """The part of the features that a split may look at."""
     ridge: float = 3.0
+    dense_ridge: float = 100.0
     least_documents: int = 2
     """N-grams in fewer training rows than this count nothing."""
     seed: int = 0
@@ -39,9 +40,9 @@ class EstimatorConfig:
 class Fitted:
     estimators: Estimators
     prompt_estimates: Floats
-    """(N, 5), out of fold on the training split."""
+    """(N, len(ESTIMATES)), out of fold on the training split."""
     draft_estimates: Floats | None
-    """(N, 5)"""
+    """The same with the draft."""
 
 
 def _tfidf(
@@ -192,23 +193,64 @@ def _fit_forest(
     return forest, out
 
 
+def _fit_linear(
+    features: Floats, targets: list[Floats], train: Bools, folds: Ints, config: EstimatorConfig
+) -> tuple[DenseLinear, Floats]:
+    from sklearn.linear_model import Ridge
+
+    def fit(rows: Bools) -> DenseLinear:
+        weights, bias = np.zeros((features.shape[1], len(targets))), np.zeros(len(targets))
+        any_row = features[rows] if rows.any() else features
+        std = any_row.std(axis=0)
+        scaling = DenseLinear(
+            any_row.mean(axis=0), np.where(std < 1e-6, 1.0, std), np.eye(features.shape[1]), np.zeros(1)
+        )
+        for column, target in enumerate(targets):
+            known = _known(target, rows)
+            if len(known) < 2:
+                bias[column] = float(target[known].mean()) if len(known) else 0.0
+                continue
+            model = Ridge(alpha=config.dense_ridge).fit(scaling(features[known]), target[known])
+            weights[:, column], bias[column] = model.coef_, float(model.intercept_)
+        return DenseLinear(scaling.mean, scaling.std, weights, bias)
+
+    out = np.zeros((len(features), len(targets)))
+    for fold in range(config.folds):
+        inside = train & (folds == fold)
+        if inside.any():
+            out[inside] = fit(train & (folds != fold))(features[inside])
+    linear = fit(train)
+    out[~train] = linear(features[~train])
+    return linear, out
+
+
+def _fit_stage(
+    dense: Floats,
+    ngrams: Ragged,
+    before: Floats | None,
+    table: Table,
+    config: EstimatorConfig,
+    tick: Callable[[], None],
+) -> tuple[StageEstimators, Floats]:
+    """Estimators of one stage, and their estimates (N, len(ESTIMATES)); `before`: n-gram estimates of the prompt."""
+    train, folds = table.split == "train", table.fold % config.folds
+    gain = table.teacher - table.student
+    counted, first = _fit_ngrams(ngrams, [table.student, gain], train, folds, config)
+    features = np.hstack([dense, first] if before is None else [dense, before, first])
+    linear, second = _fit_linear(features, [table.student, gain], train, folds, config)
+    forest, third = _fit_forest(features, [table.student, table.teacher, gain], train, folds, config, tick)
+    return StageEstimators(counted, linear, forest), np.hstack([first, second, third])
+
+
 def fit_estimators(table: Table, config: EstimatorConfig, *, tick: Callable[[], None] = lambda: None) -> Fitted:
     """Fits on the training split. `tick()` is called `2 * (folds + 1)` times at most."""
     from threadpoolctl import threadpool_limits
 
-    train = table.split == "train"
-    folds = table.fold % config.folds
-    gain = table.teacher - table.student
-    linear_targets, targets = [table.student, gain], [table.student, table.teacher, gain]
     # One thread: sums in a fixed order, so that the same data and seed give the same weights.
     with threadpool_limits(limits=1):
-        ngrams, linear = _fit_ngrams(table.prompt_ngrams, linear_targets, train, folds, config)
-        forest, trees = _fit_forest(np.hstack([table.prompt, linear]), targets, train, folds, config, tick)
-        prompt_estimates = np.hstack([linear, trees])
+        prompt, before = _fit_stage(table.prompt, table.prompt_ngrams, None, table, config, tick)
         if table.draft is None or table.draft_ngrams is None:
-            return Fitted(Estimators(ngrams, forest), prompt_estimates, None)
-        draft_ngrams, draft_linear = _fit_ngrams(table.draft_ngrams, linear_targets, train, folds, config)
-        draft_features = np.hstack([table.prompt, table.draft, linear, draft_linear])
-        draft_forest, draft_trees = _fit_forest(draft_features, targets, train, folds, config, tick)
-    estimators = Estimators(ngrams, forest, draft_ngrams, draft_forest)
-    return Fitted(estimators, prompt_estimates, np.hstack([draft_linear, draft_trees]))
+            return Fitted(Estimators(prompt), before, None)
+        both = np.hstack([table.prompt, table.draft])
+        draft, after = _fit_stage(both, table.draft_ngrams, before[:, :2], table, config, tick)
+    return Fitted(Estimators(prompt, draft), before, after)

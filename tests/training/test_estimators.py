@@ -3,6 +3,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from policies.features import prompt_of, read_prompt
+from policies.wheels import ESTIMATES
 from tests.training.tables import sums
 from training.dataset import build_table
 from training.estimators import EstimatorConfig, export_forest, fit_estimators
@@ -57,9 +58,9 @@ def test_estimates_on_training_rows_come_out_of_fold() -> None:
     table.student[:] = noise
     fitted = fit_estimators(table, EstimatorConfig(trees=40, least_leaf_rows=5))
     train = table.split == "train"
-    for column in (0, 2):
+    for column in (0, 2, 4):
         assert abs(np.corrcoef(fitted.prompt_estimates[train, column], noise[train])[0, 1]) < 0.25
-    inside = fitted.estimators.prompt_ngrams
+    inside = fitted.estimators.prompt.ngrams
     views = [read_prompt(prompt_of(row)) for row, keep in zip(rows, train, strict=True) if keep]
     in_fold = np.array([inside(view.ngrams)[0] for view in views])
     assert np.corrcoef(in_fold, noise[train])[0, 1] > 0.5
@@ -76,7 +77,7 @@ def test_a_quality_that_never_changes_is_estimated_as_itself() -> None:
     table = build_table(sums(120), "prompt")
     table.teacher[:] = 1.0
     fitted = fit_estimators(table, EstimatorConfig(trees=5))
-    assert fitted.prompt_estimates[:, 3] == pytest.approx(np.ones(120))
+    assert fitted.prompt_estimates[:, ESTIMATES.index("trees_teacher")] == pytest.approx(np.ones(120))
 
 
 def test_rows_with_the_same_prompt_share_a_fold() -> None:
