@@ -45,8 +45,12 @@ class SqliteLedger:
             with contextlib.suppress(FileExistsError):  # it names users: for nobody else's eyes
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
             connection = connect(path, wait_s=OPEN_WITHIN_S)
-            prepare(connection)
-            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                prepare(connection)
+                connection.execute("PRAGMA busy_timeout = 0")
+            except BaseException:
+                connection.close()
+                raise
         except (sqlite3.Error, OSError, ValueError) as error:
             raise LedgerUnavailable(f"cannot open the ledger {path}: {error}") from error
         return cls(path, connection, deadline_s)

@@ -101,9 +101,13 @@ class Reference:
         """Complaints about the answer to `ask`."""
         known = self.calls.get(ask.id) if ask.wants_teacher else None
         windows = frozenset(identity(limit) for limit in self.in_force())
-        if ask.counts_request and known is None and ask.id not in self.counted:
+        if (ask.counts_request or ask.earlier_requests) and known is None and ask.id not in self.counted:
             self.counted.add(ask.id)
-            self.events.append(Event(self.now, ask.subject, windows, call=False))
+            if ask.counts_request:
+                self.events.append(Event(self.now, ask.subject, windows, call=False))
+            since = min(self.now if ask.earlier_since is None else ask.earlier_since, self.now)
+            then = frozenset(identity(limit) for limit in self.in_force() if covers(limit.during, since))
+            self.events += [Event(since, ask.subject, then, call=False)] * ask.earlier_requests
         if not ask.wants_teacher:
             return [] if granted else ["an ask that wanted nothing was refused"]
         if known is not None:

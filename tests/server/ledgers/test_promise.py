@@ -21,6 +21,7 @@ from tests.server.ledgers.reference import Reference
 START = 1_774_612_800.0
 HOUR_S, DAY_S = 3600.0, 86_400.0
 PATIENT_S = 60.0
+IN_MEMORY = Path("/dev/shm")  # the promise does not depend on the disk, and disks are slow
 
 WINDOWS = st.sampled_from(
     [
@@ -75,7 +76,7 @@ class Ledgers(RuleBasedStateMachine):
     @initialize(budget=BUDGETS)
     def begin(self, budget: Budget) -> None:
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None)
         self.path = Path(self.folder.name) / "ledger.db"
         self.memory = MemoryLedger()
         self.sqlite = SqliteLedger.open(self.path, PATIENT_S)
@@ -103,6 +104,8 @@ class Ledgers(RuleBasedStateMachine):
         lease_s=st.sampled_from([5.0, 600.0]),
         again=st.integers(0, 20),
         times=st.integers(1, 6),
+        earlier=st.sampled_from([0, 0, 0, 1, 5]),
+        ago_s=st.sampled_from([0.0, 2.0, HOUR_S]),
     )
     def ask(
         self,
@@ -114,6 +117,8 @@ class Ledgers(RuleBasedStateMachine):
         lease_s: float,
         again: int,
         times: int,
+        earlier: int,
+        ago_s: float,
     ) -> None:
         """Often with a new id, now and then with one that was used before."""
         for _ in range(times):
@@ -122,7 +127,8 @@ class Ledgers(RuleBasedStateMachine):
                 number = max(0, self.asked - 1 - again)
             else:
                 self.asked += 1
-            ask = Ask(f"{self.epoch}-{number}", subject, counts, wants, tokens, usd, lease_s)
+            late = (earlier, self.now - ago_s)
+            ask = Ask(f"{self.epoch}-{number}", subject, counts, wants, tokens, usd, lease_s, *late)
             self.reference.tick(self.now)
             first = self.run(self.memory.admit(ask, self.now))
             second = self.run(self.sqlite.admit(ask, self.now))

@@ -19,8 +19,13 @@ class TestSqliteLedger(LedgerConformance):
         await ledger.close()
 
     @pytest.fixture
-    def reopen(self, tmp_path: Path) -> Callable[[Ledger], Awaitable[Ledger]]:
-        async def again(ledger: Ledger) -> Ledger:
-            return SqliteLedger.open(tmp_path / "ledger.db", deadline_s=PATIENT_S)
+    async def reopen(self, tmp_path: Path) -> AsyncIterator[Callable[[Ledger], Awaitable[Ledger]]]:
+        opened: list[SqliteLedger] = []
 
-        return again
+        async def again(ledger: Ledger) -> Ledger:
+            opened.append(SqliteLedger.open(tmp_path / "ledger.db", deadline_s=PATIENT_S))
+            return opened[-1]
+
+        yield again
+        for ledger in opened:
+            await ledger.close()
