@@ -1,4 +1,4 @@
-"""`tw serve --engine vllm`, as an operator would start it: the gateway before two real vLLM servers with the shipped pair."""
+"""`tw serve --engine vllm`, as an operator would start it: before two real vLLM servers with the shipped pair."""
 
 import asyncio
 import contextlib
@@ -182,7 +182,7 @@ async def test_a_vllm_that_is_killed_under_traffic_is_replaced_and_comes_back(
         before.send_signal(signal.SIGKILL)
         deadline = time.monotonic() + START_S
         try:
-            while (await one(http, running.url, role))[1:] != (role, f"forced_{role}"):
+            while await one(http, running.url, role) != (200, role, f"forced_{role}"):
                 assert time.monotonic() < deadline, f"the {role} did not come back; seen {seen}"
                 await asyncio.sleep(1)
         finally:
