@@ -12,7 +12,6 @@ from router.budget import Measure, When
 from router.language.lexicon import Lexeme
 from router.language.pieces import (
     Amount,
-    Bound,
     Condition,
     Duration,
     Each,
@@ -62,10 +61,7 @@ _LOOSE: dict[str, Flag] = {
     "ANSWER": "answer",
     "CONCURRENT": "concurrent",
     "TO": "to",
-    "IN": "to",
     "OF": "to",
-    "A": "to",
-    "FROM": "to",
 }
 Children = list[Lexeme]
 
@@ -85,9 +81,9 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
         return children
 
     def piece(self, children: Children) -> Piece:
-        return cast(Piece, children[0].meaning)
-
-    separator = piece
+        piece = children[0].meaning
+        assert isinstance(piece, Piece)
+        return piece
 
     def teacher(self, children: Children) -> Piece:
         return Model(*_span(children), "teacher")
@@ -117,15 +113,8 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
         concurrent = any(child.type == "CONCURRENT" for child in children)
         return self._amount(children, "concurrent" if concurrent else "calls", _value(children, "NUM"))
 
-    def one_call(self, children: Children) -> Piece:
-        concurrent = any(child.type == "CONCURRENT" for child in children)
-        return self._amount(children, "concurrent" if concurrent else "calls", Fraction(1))
-
     def concurrently(self, children: Children) -> Piece:
         return self._amount(children, "concurrent", _value(children, "NUM"))
-
-    def times(self, children: Children) -> Piece:
-        return self._amount(children, "calls", Fraction(_value(children, "TIMES")))
 
     def tokens(self, children: Children) -> Piece:
         return self._amount(children, "tokens", _value(children, "NUM"))
@@ -142,9 +131,6 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
 
     # quantiles
 
-    def quantile(self, children: Children) -> Piece:
-        return Quantile(*_span(children), _value(children, "PTH"))
-
     def percentile(self, children: Children) -> Piece:
         return Quantile(*_span(children), _value(children, "NUM") / 100)
 
@@ -153,16 +139,10 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
     def part_of_answers(self, children: Children) -> Piece:
         return Quantile(*_span(children), _value(children, "PART"))
 
-    def median(self, children: Children) -> Piece:
-        return Quantile(*_span(children), Fraction(1, 2))
-
     def every_answer(self, children: Children) -> Piece:
         return Quantile(*_span(children), Fraction(1))
 
     # bounds and windows
-
-    def bound(self, children: Children) -> Piece:
-        return Bound(*_span(children), cast(Any, children[0].type.lower()))
 
     def duration(self, children: Children) -> Piece:
         n, unit = _value(children, "UNIT")
@@ -198,13 +178,11 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
 
     # conditions
 
-    def longer(self, children: Children) -> Piece:
-        more = _whole(_value(children, "NUM"))
-        return Condition(*_span(children), When(longer_than_tokens=more + _value(children, "LONGER")))
-
-    def shorter(self, children: Children) -> Piece:
-        more = _whole(_value(children, "NUM"))
-        return Condition(*_span(children), When(shorter_than_tokens=more + _value(children, "SHORTER")))
+    def length(self, children: Children) -> Piece:
+        longer, more = _value(children, "COMPARED")
+        tokens = whole(_value(children, "NUM")) + more
+        when = When(longer_than_tokens=tokens) if longer else When(shorter_than_tokens=tokens)
+        return Condition(*_span(children), when)
 
 
 def _either_half(opens: Lexeme, closes: Lexeme, first: int, last: int) -> bool:
@@ -229,9 +207,16 @@ def _minutes(lexeme: Lexeme) -> int:
     return int(hour) * 60 if hour.denominator == 1 and 0 <= hour <= 24 else -1
 
 
-def _whole(value: Fraction) -> int:
+def whole(value: Fraction) -> int:
     """-1 for what is no count of tokens; `meaning` refuses it with the phrase."""
     return int(value) if value.denominator == 1 and value >= 0 else -(10**9)
+
+
+def _terminal(lexeme: Lexeme) -> Lexeme:
+    """What is a piece already is one terminal to the grammar: fewer terminals make a table that is built sooner."""
+    if not isinstance(lexeme.meaning, Piece) or lexeme.type == "AND":
+        return lexeme
+    return Lexeme.make("PIECE", str(lexeme), lexeme.first, lexeme.last, lexeme.meaning)
 
 
 @lru_cache(maxsize=4)
@@ -243,7 +228,7 @@ def _parser(grammar: str) -> Callable[[Any], Any]:
 def pieces(grammar: str, lexemes: list[Lexeme]) -> list[Piece]:
     """The pieces that `grammar` makes of `lexemes`. Raises Misplaced."""
     try:
-        return cast(list[Piece], _parser(grammar)(lexemes))
+        return cast(list[Piece], _parser(grammar)([_terminal(lexeme) for lexeme in lexemes]))
     except UnexpectedInput as error:
         token = getattr(error, "token", None)
         raise Misplaced(token if isinstance(token, Lexeme) else None) from None

@@ -15,6 +15,9 @@ class Entry:
     meaning: Any = None
 
 
+SEPARATORS = frozenset({"COMMA", "AND", "OR", "COLON", "STOP"})
+
+
 class Lexeme(Token):
     """A terminal in the text: its type, its place in the normalised text, and its value."""
 

@@ -1,27 +1,32 @@
 """What the English and the Japanese lexer share: lexemes that are pieces by themselves, strings in quotes."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 from router.budget import When
 from router.language.characters import normalise
 from router.language.lexicon import Lexeme
 from router.language.pieces import (
+    Amount,
+    Bound,
     Condition,
     Days,
     Each,
+    Flag,
     Hours,
     Model,
     Outcome,
     Per,
     Piece,
+    Quantile,
     Separator,
     WeekStart,
     Word,
     Zone,
 )
 
-FLAGS = {
+FLAGS: dict[str, Flag] = {
     "NEVER": "never",
     "ALWAYS": "always",
     "ONLY": "only",
@@ -38,7 +43,7 @@ FLAGS = {
     "SHARE": "share",
 }
 
-# Terminals that are a piece as they stand; the grammar knows them all as PIECE.
+# What is a piece as it stands; the grammars know all of these as PIECE.
 _MAKE: dict[str, Callable[[int, int, Any], Piece]] = {
     "STUDENT": lambda first, last, _: Model(first, last, "student"),
     "IT": lambda first, last, _: Model(first, last, None),
@@ -56,25 +61,31 @@ _MAKE: dict[str, Callable[[int, int, Any], Piece]] = {
     "TAG": lambda first, last, tag: Condition(first, last, When(tag=tag)),
     "HEADER": lambda first, last, header: Condition(first, last, When(header=header)),
     "GROUP": lambda first, last, group: Condition(first, last, When(key_group=group)),
+    "UNDER": lambda first, last, _: Bound(first, last, "under"),
+    "WITHIN": lambda first, last, _: Bound(first, last, "within"),
+    "OVER": lambda first, last, _: Bound(first, last, "over"),
+    "TARGET": lambda first, last, _: Bound(first, last, "target"),
+    "FLOOR": lambda first, last, _: Bound(first, last, "floor"),
+    "TIMES": lambda first, last, times: Amount(first, last, "calls", Fraction(times)),
+    "PTH": lambda first, last, share: Quantile(first, last, share),
+    "MEDIAN": lambda first, last, _: Quantile(first, last, Fraction(1, 2)),
+    "EVERY_ANSWER": lambda first, last, _: Quantile(first, last, Fraction(1)),
+    "COMMA": lambda first, last, _: Separator(first, last, "comma"),
+    "AND": lambda first, last, _: Separator(first, last, "and"),
+    "OR": lambda first, last, _: Separator(first, last, "or"),
+    "COLON": lambda first, last, _: Separator(first, last, "colon"),
+    "STOP": lambda first, last, _: Separator(first, last, "stop"),
     "TONGUE": lambda first, last, code: Condition(first, last, When(language=code)),
 }
-_SEPARATORS = {"COMMA": "comma", "COLON": "colon", "STOP": "stop"}
 
 
 def lexeme(type_: str, text: str, first: int, last: int, meaning: Any = None) -> Lexeme:
-    """The lexeme for a terminal of a lexicon, in the terms of the grammars."""
-    written = text[first:last]
-    if type_ in _SEPARATORS:
-        return Lexeme.make("SEPARATOR", written, first, last, Separator(first, last, _SEPARATORS[type_]))  # type: ignore[arg-type]
-    if type_ == "AND":
-        return Lexeme.make("AND", written, first, last, Separator(first, last, "and"))
-    if type_ == "OR":
-        return Lexeme.make("SEPARATOR", written, first, last, Separator(first, last, "or"))
+    """The lexeme for an entry of a lexicon. What is a piece by itself carries that piece as its meaning."""
     if type_ in FLAGS:
-        return Lexeme.make("PIECE", written, first, last, Word(first, last, FLAGS[type_]))  # type: ignore[arg-type]
-    if type_ in _MAKE:
-        return Lexeme.make("PIECE", written, first, last, _MAKE[type_](first, last, meaning))
-    return Lexeme.make(type_, written, first, last, meaning)
+        meaning = Word(first, last, FLAGS[type_])
+    elif type_ in _MAKE:
+        meaning = _MAKE[type_](first, last, meaning)
+    return Lexeme.make(type_, text[first:last], first, last, meaning)
 
 
 def closing(text: str, at: int, mark: str) -> int | None:

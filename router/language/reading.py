@@ -9,8 +9,10 @@ from router.budget import Budget
 from router.language import meaning
 from router.language.canonical import canonical
 from router.language.characters import Normal, normalise
+from router.language.english.grammar import GRAMMAR
+from router.language.english.lexer import Lexer
 from router.language.grammar import Misplaced, pieces
-from router.language.lexicon import Lexeme
+from router.language.lexicon import SEPARATORS, Lexeme
 from router.language.limits import Setting
 from router.language.messages import unreadable
 from router.language.pieces import Condition, Outcome, Word
@@ -77,15 +79,12 @@ def parse(text: str, *, timezone: str = "UTC", week_start: int = 0, rates: Mappi
 
 
 def _lex(normal: Normal, language: str) -> tuple[list[Lexeme], str]:
-    # Only the language that is read is loaded: the first answer comes sooner.
     if language == "ja":
+        # Loaded when it is first read: who writes English does not wait for the Japanese tables.
         from router.language.japanese.grammar import GRAMMAR as JAPANESE_GRAMMAR
         from router.language.japanese.lexer import Lexer as JapaneseLexer
 
         return JapaneseLexer(normal).lexemes(), JAPANESE_GRAMMAR
-    from router.language.english.grammar import GRAMMAR
-    from router.language.english.lexer import Lexer
-
     return Lexer(normal).lexemes(), GRAMMAR
 
 
@@ -131,10 +130,10 @@ def _content(word: Lexeme) -> bool:
 def _clause(lexemes: list[Lexeme], place: int) -> tuple[int, int]:
     """The range of lexemes of the clause around `place`."""
     before = place
-    while before and lexemes[before - 1].type not in ("SEPARATOR", "AND"):
+    while before and lexemes[before - 1].type not in SEPARATORS:
         before -= 1
     after = place
-    while after < len(lexemes) and lexemes[after].type not in ("SEPARATOR", "AND"):
+    while after < len(lexemes) and lexemes[after].type not in SEPARATORS:
         after += 1
     return before, after
 
@@ -146,8 +145,8 @@ def _whole_clause(lexemes: list[Lexeme], before: int, after: int, setting: Setti
 
 
 def _misplaced(lexeme: Lexeme | None, lexemes: list[Lexeme], setting: Setting) -> Unreadable:
-    place = next((at for at, other in enumerate(lexemes) if other is lexeme), len(lexemes) - 1)
-    if lexemes[place].type in ("SEPARATOR", "AND") and place:
+    place = next((at for at, other in enumerate(lexemes) if lexeme and other.first == lexeme.first), len(lexemes) - 1)
+    if lexemes[place].type in SEPARATORS and place:
         place -= 1
     before, after = _clause(lexemes, place)
     types = {word.type for word in lexemes[before:after]}

@@ -6,72 +6,55 @@ Terminals come from `words` and `lexer`; `router.language.grammar` turns each al
 GRAMMAR = r"""
 start: item*
 
-?item: SEPARATOR -> separator
-     | AND -> separator
-     | amount | ratio | quantile | bound | duration | per | scope | time | condition
+?item: PIECE -> piece
+     | AND -> piece
      | TEACHER -> teacher
-     | PIECE -> piece
-     | loose -> noun
+     | CALL -> noun
+     | REQUEST -> noun
+     | TOKENS -> noun
+     | ANSWER -> noun
+     | CONCURRENT -> noun
+     | TO -> noun
+     | OF -> noun
+     | amount | quantile | window | hours
 
 ?amount: NUM PERCENT _of_requests?            -> percent
        | PART _of_requests?                   -> part
        | NUM _of_requests                     -> part
-       | NUM OF NUM (REQUEST | CALL)?        -> one_of
-       | NUM TEACHER? (CALL | REQUEST)       -> calls
-       | NUM TEACHER? CONCURRENT             -> concurrently
-       | NUM TEACHER? CONCURRENT TEACHER? (CALL | REQUEST) -> concurrently
-       | A TEACHER? CALL                     -> one_call
-       | A CONCURRENT TEACHER? CALL          -> one_call
-       | TIMES                               -> times
-       | NUM TEACHER? TOKENS                 -> tokens
-       | CURRENCY NUM                        -> money
-       | NUM CURRENCY                        -> money
-       | NUM                                 -> bare
-_of_requests: OF REQUEST | OF CALL | OF TEACHER CALL | OF_REQUESTS
+       | NUM OF NUM _noun?                    -> one_of
+       | NUM TEACHER? _noun                   -> calls
+       | NUM TEACHER? CONCURRENT              -> concurrently
+       | NUM TEACHER? CONCURRENT TEACHER? _noun -> concurrently
+       | NUM TEACHER? TOKENS                  -> tokens
+       | CURRENCY NUM                         -> money
+       | NUM CURRENCY                         -> money
+       | NUM                                  -> bare
+       | COMPARED NUM TOKENS                  -> length
+_of_requests: OF TEACHER? _noun
+_noun: CALL | REQUEST
 
-?ratio: (PER | IN | OUT_OF) NUM                    -> ratio
-      | (PER | IN | OUT_OF) NUM (REQUEST | CALL)   -> ratio
+?quantile: NUM PERCENTILE                     -> percentile
+         | NUM PERCENT OF ANSWER              -> percent_of_answers
+         | PART OF ANSWER                     -> part_of_answers
+         | PER ANSWER                         -> every_answer
 
-?quantile: PTH                               -> quantile
-         | NUM PERCENTILE                    -> percentile
-         | MEDIAN                            -> median
-         | NUM PERCENT OF ANSWER             -> percent_of_answers
-         | PART OF ANSWER                    -> part_of_answers
-         | PER ANSWER                        -> every_answer
+?window: _quantity UNIT                       -> duration
+       | PER _quantity? UNIT                  -> per
+       | PER? MARK+ NUM? UNIT                 -> per
+       | PER NUM MARK UNIT                    -> per
+       | PER NUM _noun?                       -> ratio
+       | PER REQUEST                          -> per_request
+       | PER SCOPE                            -> each
+_quantity: NUM | PART
 
-?bound: UNDER -> bound
-      | WITHIN -> bound
-      | OVER -> bound
-      | TARGET -> bound
-      | FLOOR -> bound
+?hours: BETWEEN _clock AND _clock             -> hours
+      | FROM _clock (TO | RANGE) _clock       -> hours
+      | CLOCK (TO | RANGE) _clock             -> hours
+      | NUM RANGE _clock                      -> hours
+      | AFTER _clock                          -> after
+      | BEFORE _clock                         -> before
+_clock: CLOCK | NUM
 
-duration: NUM UNIT | PART UNIT
-
-?per: PER UNIT                               -> per
-    | (PER | IN | A) (NUM | PART) UNIT                -> per
-    | (PER | A | IN)? MARK+ NUM? UNIT        -> per
-    | (PER | IN | A) NUM MARK+ UNIT          -> per
-    | A UNIT                                 -> per
-    | PER REQUEST                            -> per_request
-    | A REQUEST                              -> per_request
-
-?scope: PER SCOPE                            -> each
-      | A SCOPE                              -> each
-
-?time: BETWEEN clock AND clock               -> hours
-     | FROM clock (TO | RANGE) clock         -> hours
-     | CLOCK (RANGE | TO) clock              -> hours
-     | NUM RANGE clock                       -> hours
-     | AFTER clock                           -> after
-     | BEFORE clock                          -> before
-?clock: CLOCK | NUM
-
-?condition: LONGER NUM TOKENS                -> longer
-          | SHORTER NUM TOKENS               -> shorter
-
-?loose: CALL | REQUEST | TOKENS | ANSWER | CONCURRENT | TO | IN | OF | FROM | A
-
-%declare SEPARATOR AND PIECE NUM PART PERCENT OF OF_REQUESTS OUT_OF CALL REQUEST TEACHER TIMES TOKENS CURRENCY A PER IN
-%declare PTH PERCENTILE MEDIAN ANSWER CONCURRENT UNDER OVER TARGET FLOOR UNIT MARK SCOPE WITHIN BETWEEN FROM
-%declare TO RANGE CLOCK AFTER BEFORE LONGER SHORTER
+%declare PIECE AND NUM PART PERCENT OF CALL REQUEST TEACHER TOKENS CURRENCY PER PERCENTILE ANSWER CONCURRENT
+%declare COMPARED UNIT MARK SCOPE BETWEEN FROM TO RANGE CLOCK AFTER BEFORE
 """

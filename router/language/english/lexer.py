@@ -10,11 +10,11 @@ from typing import Any
 from router.language import zones
 from router.language.characters import Normal
 from router.language.english import fate, topics
+from router.language.english.context import resolved
 from router.language.english.numbers import number, part
 from router.language.english.words import DAY_WORDS, DAYS, LEXICON
-from router.language.lexicon import Lexeme, boundary
+from router.language.lexicon import SEPARATORS, Lexeme, boundary
 from router.language.lexing import closing, lexeme, unescaped
-from router.language.pieces import Each, Per
 
 _DAY = "|".join(sorted(DAY_WORDS, key=len, reverse=True)) + "|weekdays?|working days?|workdays?|week-?ends?"
 _DAYS = re.compile(
@@ -78,9 +78,12 @@ class Lexer:
         at = 0
         while at < len(self._text):
             at = at + 1 if self._text[at] == " " else self._next(at)
-        return lengths(self._out)
+        return resolved(self._out)
 
     def _put(self, type_: str, first: int, last: int, meaning: Any = None) -> int:
+        if type_ == "OF_REQUESTS":  # "of the time"
+            self._out.append(lexeme("OF", self._text, first, first + 2))
+            type_, first = "REQUEST", first + 3
         if type_ != "SKIP":
             self._out.append(lexeme(type_, self._text, first, last, meaning))
         return last
@@ -211,7 +214,7 @@ class Lexer:
         if text[start : start + 1] == '"' and match:
             found = self._string(start)
             return self._put("TOPIC", at, found[0], found[1]) if found else None
-        if match is None and (self._out and self._out[-1].type not in ("SEPARATOR", "AND")):
+        if match is None and (self._out and self._out[-1].type not in SEPARATORS):
             return None
         if not self._unknown(start):
             return None
@@ -293,51 +296,3 @@ def _minutes(match: re.Match[str]) -> int:
     if minute > 59 or hour > 24 or (hour == 24 and minute):
         return -1
     return 60 * hour + minute
-
-
-def lengths(lexemes: list[Lexeme]) -> list[Lexeme]:
-    """Tells "requests over 2,000 tokens" from "over 2,000 tokens a day", and "over 5 minutes" from both.
-
-    Articles and adjectives that a number makes idle are dropped.
-    """
-    for place, word in enumerate(lexemes[:-2]):
-        if word == "over" and place and [other.type for other in lexemes[place + 1 : place + 3]] == ["NUM", "UNIT"]:
-            if lexemes[place - 1].type in ("CALL", "REQUEST", "TOKENS", "CURRENCY"):
-                lexemes[place] = Lexeme.make("IN", str(word), word.first, word.last)
-            continue
-        counted = lexemes[place + 1].type == "NUM" and lexemes[place + 2].type == "TOKENS"
-        if word.type not in ("OVER", "UNDER", "FLOOR") or not counted:
-            continue
-        before = lexemes[place - 1].type if place else ""
-        if before == "OF" and place > 1:
-            before = lexemes[place - 2].type  # "requests of more than 2,000 tokens"
-        after = lexemes[place + 3] if place + 3 < len(lexemes) else None
-        if before == "LONG" or (before == "REQUEST" and not _windows(after)):
-            kind, more = _length(word)
-            lexemes[place] = Lexeme.make(kind, str(word), word.first, word.last, more)
-    return [word for place, word in enumerate(lexemes) if not _idle(lexemes, place)]
-
-
-def _length(bound: Lexeme) -> tuple[str, int]:
-    """LONGER or SHORTER, and what to add to the number so that the comparison is strict."""
-    if bound.type == "OVER":
-        return "LONGER", 0
-    if bound.type == "FLOOR":
-        return "LONGER", -1
-    strict = bound == "<" or bound.startswith(("under", "below", "beneath", "less", "fewer", "lower"))
-    return "SHORTER", 0 if strict else 1
-
-
-def _windows(word: Lexeme | None) -> bool:
-    """True for a word that opens a window, so that the tokens before it are counted over time."""
-    return word is not None and (word.type in ("PER", "A", "IN", "MARK") or isinstance(word.meaning, (Per, Each)))
-
-
-def _idle(lexemes: list[Lexeme], place: int) -> bool:
-    """True for "long" where its length follows, and for the article of "a 20% share"."""
-    following = [word.type for word in lexemes[place + 1 : place + 5]]
-    if lexemes[place].type == "LONG":
-        return bool({"LONGER", "SHORTER"} & set(following))
-    if lexemes[place].type != "A" or not following:
-        return False
-    return following[0] in ("NUM", "PART", "CURRENCY") and not {"UNIT", "MARK"} & set(following[1:3])

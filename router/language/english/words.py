@@ -107,8 +107,8 @@ _add(
     "about|regarding|concerning|related_to|relating_to|dealing_with|to_do_with",
     "on the topic|subject of",
 )
-_add("LONGER", 0, "longer|bigger|larger than")
-_add("SHORTER", 0, "shorter|smaller than")
+_add("COMPARED", (True, 0), "longer|bigger|larger than")
+_add("COMPARED", (False, 0), "shorter|smaller than")
 _add("LONG", None, "long|longer|short|shorter|big")
 
 # Yes and no
@@ -130,7 +130,7 @@ _add(
 _add("REQUEST", None, "input|inputs|conversation|conversations|texts")
 _add("OF", None, "of |all|the|our|all_the|all_our|my|these|any|its|their")
 _add("OF_REQUESTS", None, "of the_time|the_traffic|all_traffic|cases|all_cases")
-_add("OUT_OF", None, "out_of", "out_of|of|in|from every|each")
+_add("PER", None, "out_of", "out_of|of|in|from every|each")
 _add("SHARE", None, "share|portion|fraction|percentage|proportion")
 _add("TOKENS", None, "token|tokens")
 _add("ANSWER", None, "answer|answers|answered|response|responses|reply|replies|replied|respond|responds|answering")

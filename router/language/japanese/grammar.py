@@ -6,44 +6,33 @@ Terminals come from `words` and `lexer`; `router.language.grammar` turns each al
 GRAMMAR = r"""
 start: item*
 
-?item: SEPARATOR -> separator
-     | AND -> separator
-     | amount | ratio | quantile | bound | duration | per
+?item: PIECE -> piece
+     | AND -> piece
      | TEACHER -> teacher
-     | PIECE -> piece
-     | loose -> noun
+     | CALL -> noun
+     | REQUEST -> noun
+     | TOKENS -> noun
+     | ANSWER -> noun
+     | CONCURRENT -> noun
+     | amount | window
+     | NUM PERCENTILE                         -> percentile
 
-?amount: NUM PERCENT                         -> percent
-       | PART                                -> part
-       | NUM (CALL | REQUEST)                -> calls
-       | NUM TOKENS                          -> tokens
-       | CURRENCY NUM                        -> money
-       | NUM CURRENCY                        -> money
-       | NUM                                 -> bare
+?amount: NUM PERCENT                          -> percent
+       | PART                                 -> part
+       | NUM CALL                             -> calls
+       | NUM REQUEST                          -> calls
+       | NUM TOKENS                           -> tokens
+       | CURRENCY NUM                         -> money
+       | NUM CURRENCY                         -> money
+       | NUM                                  -> bare
 
-?ratio: NUM REQUEST PER                      -> ratio
+?window: NUM UNIT                             -> duration
+       | NUM UNIT PER                         -> per
+       | MARK+ NUM? UNIT PER?                 -> per
+       | NUM MARK UNIT PER?                   -> per
+       | UNIT PER                             -> per
+       | REQUEST PER                          -> per_request
+       | NUM REQUEST PER                      -> ratio
 
-?quantile: PTH                               -> quantile
-         | NUM PERCENTILE                    -> percentile
-         | MEDIAN                            -> median
-         | EVERY_ANSWER                      -> every_answer
-
-?bound: UNDER -> bound
-      | OVER -> bound
-      | TARGET -> bound
-      | FLOOR -> bound
-
-duration: NUM UNIT
-
-?per: NUM UNIT PER                           -> per
-    | MARK+ NUM UNIT PER?                    -> per
-    | MARK+ UNIT PER?                        -> per
-    | NUM MARK UNIT PER?                     -> per
-    | UNIT PER                               -> per
-    | REQUEST PER                            -> per_request
-
-?loose: CALL | REQUEST | TOKENS | ANSWER | CONCURRENT
-
-%declare SEPARATOR AND PIECE NUM PART PERCENT CALL REQUEST TEACHER TOKENS CURRENCY PTH PERCENTILE MEDIAN EVERY_ANSWER
-%declare UNDER OVER TARGET FLOOR UNIT MARK PER ANSWER CONCURRENT
+%declare PIECE AND NUM PART PERCENT CALL REQUEST TEACHER TOKENS CURRENCY PERCENTILE UNIT MARK PER ANSWER CONCURRENT
 """

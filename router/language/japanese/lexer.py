@@ -11,6 +11,7 @@ from typing import Any
 from router.budget import When
 from router.language import zones
 from router.language.characters import Normal
+from router.language.grammar import whole
 from router.language.japanese import fate, topics
 from router.language.japanese.numbers import number, part
 from router.language.japanese.words import LEXICON
@@ -206,7 +207,7 @@ class Lexer:
 
     def _length(self, at: int, match: re.Match[str], value: Fraction) -> int:
         name, more = _LENGTHS.get(match["way"], ("longer_than_tokens", 0))
-        tokens = int(value) + more if value.denominator == 1 and value >= 0 else -(10**9)
+        tokens = whole(value) + more
         when = When(longer_than_tokens=tokens) if name == "longer_than_tokens" else When(shorter_than_tokens=tokens)
         self._out.append(
             Lexeme.make("PIECE", self._text[at : match.end()], at, match.end(), Condition(at, match.end(), when))
