@@ -76,7 +76,8 @@ def choose(estimates: Floats, student: Floats, teacher: Floats) -> Blend:
     quality[latest], quality[-1] = _line(estimates[:, latest], student)
     whole = sum(parts.values()) or 1.0
     return Blend(
-        np.column_stack([quality, np.append(slope * total, constant)]),
+        # Rounded for the same reason as the estimators: the same data must give the same start, to the bit.
+        np.column_stack([quality, np.append(slope * total, constant)]).round(10),
         measured,
         {name: part / whole for name, part in parts.items()},
     )

@@ -211,7 +211,8 @@ def _fit_linear(
                 bias[column] = float(target[known].mean()) if len(known) else 0.0
                 continue
             model = Ridge(alpha=config.dense_ridge).fit(scaling(features[known]), target[known])
-            weights[:, column], bias[column] = model.coef_, float(model.intercept_)
+            # The last bits of BLAS depend on where arrays lie in memory; rounded, a run can be repeated to the bit.
+            weights[:, column], bias[column] = model.coef_.round(10), round(float(model.intercept_), 10)
         return DenseLinear(scaling.mean, scaling.std, weights, bias)
 
     out = np.zeros((len(features), len(targets)))
@@ -221,7 +222,7 @@ def _fit_linear(
             out[inside] = fit(train & (folds != fold))(features[inside])
     linear = fit(train)
     out[~train] = linear(features[~train])
-    return linear, out
+    return linear, out.round(10)
 
 
 def _fit_stage(

@@ -104,7 +104,7 @@ def prepare(table: Table, fitted: Fitted) -> Lessons:
     last = list(blends)[-1]
     gain = estimates[last][chosen_on] @ blends[last].weights[:-1, 1]
     # The floor keeps a table without any signal from blowing its noise up to full size.
-    scale = max(float(gain.std()), 0.02)
+    scale = max(round(float(gain.std()), 8), 0.02)
     return Lessons(
         route=torch.tensor(route),
         defer=None if defer is None else torch.tensor(defer),
