@@ -28,7 +28,12 @@ ROLLING_S: dict[str, int] = {
 }
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EPOCH_DAY = date(1970, 1, 1).toordinal()
-YEAR_9999_S = 253_370_764_800.0
+FIRST_S = -2_208_988_800
+"""1900. Windows of many centuries begin here and end at `LAST_S`, lest they run out of calendar."""
+LAST_S = 221_845_392_000
+"""The year 9000."""
+NEVER_US = 2**62
+"""Later than any moment; still a 64-bit integer."""
 
 
 class Place(NamedTuple):
@@ -47,8 +52,8 @@ LIFE = Place(0, 0, None)
 
 def microseconds(now: float) -> int:
     """Raises ValueError for a time no calendar knows."""
-    if not 0 <= now < YEAR_9999_S:
-        raise ValueError(f"now must be seconds since 1970 and before the year 9999, got {now!r}")
+    if not 0 <= now < LAST_S:
+        raise ValueError(f"now must be seconds since 1970 and before the year 9000, got {now!r}")
     return int(now * SECOND_US)
 
 
@@ -60,7 +65,7 @@ def place(window: Window | None, now_us: int) -> Place:
         length = rolling_length_us(window)
         width = sub_bucket_us(window)
         bucket = now_us // width
-        return Place(bucket, (now_us - length) // width, (bucket + 2) * width + length)
+        return Place(bucket, (now_us - length) // width, min((bucket + 2) * width + length, NEVER_US))
     start, end = calendar_span(window, now_us)
     return Place(start, start, end)
 
@@ -112,14 +117,17 @@ def _index(window: Window, day: date) -> int:
 
 
 def _start_us(window: Window, index: int, zone: ZoneInfo) -> int:
-    if window.unit == "day":
-        day = date.fromordinal(index * window.n + EPOCH_DAY)
-    elif window.unit == "week":
-        day = date.fromordinal(index * window.n * 7 + 1 + window.week_start)
-    else:
+    if window.unit == "month":
         year, month = divmod(index * window.n, 12)
-        day = date(year, month + 1, 1)
-    return _midnight(day, zone) * SECOND_US
+        ordinal = date(year, month + 1, 1).toordinal() if 1900 <= year < 9000 else year * 365
+    elif window.unit == "week":
+        ordinal = index * window.n * 7 + 1 + window.week_start
+    else:
+        ordinal = index * window.n + EPOCH_DAY
+    seconds = (ordinal - EPOCH_DAY) * 86_400
+    if not FIRST_S < seconds < LAST_S:
+        return (FIRST_S if seconds <= FIRST_S else LAST_S) * SECOND_US
+    return _midnight(date.fromordinal(ordinal), zone) * SECOND_US
 
 
 def _midnight(day: date, zone: ZoneInfo) -> int:

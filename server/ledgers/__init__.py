@@ -29,7 +29,10 @@ class Ledger(Protocol):
         ...
 
     async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:
-        """Atomic; returns the new version. Windows that go on keep what was spent. Logged with who and when."""
+        """Atomic; returns the new version. Windows that go on keep what was spent. Logged with who and when.
+
+        Raises LedgerUnavailable, and ValueError for a budget that cannot be held; then nothing has changed.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -87,7 +87,7 @@ class MemoryLedger:
         return self._running.budget, self._running.text, self._running.version
 
     async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:
-        self._tick(now)
+        steps.check(budget, self._tick(now))
         self._history.append((steps.running(self._running.version + 1, budget, text), by, now))
         return self._running.version
 

@@ -52,7 +52,9 @@ class SqliteLedger:
                 connection.close()
                 raise
         except (sqlite3.Error, OSError, ValueError) as error:
-            raise LedgerUnavailable(f"cannot open the ledger {path}: {error}") from error
+            damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+            advice = "; restore it from a copy, or move it away to start with an empty one" if damaged else ""
+            raise LedgerUnavailable(f"cannot open the ledger {path}: {error}{advice}") from error
         return cls(path, connection, deadline_s)
 
     @property
@@ -101,8 +103,12 @@ class SqliteLedger:
         return running.budget, running.text, running.version
 
     async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:
-        """Waits longer than an admission may: a person asked for it. Where it raises, nothing has changed."""
+        """Waits longer than an admission may: a person asked for it.
+
+        Raises LedgerUnavailable, and ValueError for a budget that cannot be held; then nothing has changed.
+        """
         now_us = windows.microseconds(now)
+        steps.check(budget, now_us)
 
         def run(rows: SqliteRows) -> int:
             rows.tick(now_us)

@@ -85,6 +85,17 @@ class Running:
 NO_BUDGET = Running(0, Budget(), "", ())
 
 
+def check(budget: Budget, now_us: int) -> None:
+    """Raises ValueError for a budget that no ledger could hold: its admissions would fail one by one."""
+    try:
+        for each in terms.terms_of(budget):
+            windows.place(each.window, now_us)
+            if each.during is not None:
+                windows.next_change_us(each.during, now_us)
+    except (ArithmeticError, KeyError, OSError, ValueError) as error:
+        raise ValueError(f"this budget cannot be held: {error}") from error
+
+
 def running(version: int, budget: Budget, text: str) -> Running:
     return Running(version, budget, text, terms.terms_of(budget))
 

@@ -362,6 +362,31 @@ class LedgerConformance:
         assert (first.granted, first.budget_version) == (True, 1)
         assert (second.granted, second.budget_version) == (False, 2)
 
+    @pytest.mark.parametrize(
+        "impossible",
+        [
+            cap("calls", 5, Window(1, "day", tz="Mars/Olympus")),
+            cap("calls", float("inf"), Window(1, "day")),
+            cap("share", float("nan")),
+            cap("calls", 5, during=During(("mon",), "nine", "18:00")),
+        ],
+    )
+    async def test_a_budget_that_cannot_be_held_is_refused_and_changes_nothing(
+        self, ledger: Ledger, impossible: Limit
+    ) -> None:
+        await running(ledger, cap("calls", 1, Window(1, "day")))
+        with pytest.raises(ValueError, match="cannot be held"):
+            await running(ledger, impossible)
+        assert (await ledger.budget())[2] == 1
+        assert [await call(ledger, "a"), await call(ledger, "b")] == [True, False]
+
+    @pytest.mark.parametrize(
+        "per", [Window(10**9, "month"), Window(10**9, "month", rolling=True), Window(10**6, "day")]
+    )
+    async def test_windows_longer_than_history_hold(self, ledger: Ledger, per: Window) -> None:
+        await running(ledger, cap("calls", 1, per))
+        assert [await call(ledger, "a"), await call(ledger, "b", NOON + 400 * DAY_S)] == [True, False]
+
     async def test_a_time_no_calendar_knows_is_refused(self, ledger: Ledger) -> None:
         for now in (float("nan"), float("inf"), -1.0, 1e15):
             with pytest.raises(ValueError, match="now must be"):

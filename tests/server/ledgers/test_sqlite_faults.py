@@ -14,7 +14,7 @@ from router.budget import Budget, Limit, Window
 from router.ledger import Ask, Settlement
 from server.ledgers import LedgerUnavailable
 from server.ledgers.sqlite import SqliteLedger
-from tests.server.ledgers.conformance import ANN, NOON, both, call, cap, release, running, settle, spent
+from tests.server.ledgers.conformance import ANN, NOON, both, call, cap, count, release, running, settle, spent
 
 DEADLINE_S = 0.5
 ROOT_IGNORES_MODES = pytest.mark.skipif(os.geteuid() == 0, reason="root may write to anything")
@@ -294,6 +294,22 @@ async def test_every_budget_is_kept_with_who_and_when(ledger: SqliteLedger, path
     rows = connection.execute("SELECT version, at, changed_by, text FROM budgets").fetchall()
     connection.close()
     assert rows == [(1, NOON, "tests", "words"), (2, NOON + 5, "ann", "nothing at all")]
+
+
+async def test_what_arrives_together_is_committed_together(ledger: SqliteLedger) -> None:
+    rows = ledger._group._rows
+    commit, commits = rows.commit, 0
+
+    def counting() -> None:
+        nonlocal commits
+        commits += 1
+        commit()
+
+    rows.commit = counting  # type: ignore[method-assign]
+    patient = [asyncio.ensure_future(count(ledger, f"r{i}")) for i in range(200)]
+    answers = await asyncio.gather(*patient)
+    assert len(answers) == 200
+    assert commits < 20
 
 
 async def test_one_ledger_serves_one_event_loop_after_the_other(path: Path) -> None:
