@@ -1,4 +1,4 @@
-"""The life of one request as a table: (phase, event) -> (next phase, command). It does nothing itself: `server.api` runs
+"""The life of one request as a table: (phase, event) -> (next phase, command). It does nothing itself: `server` runs
 the commands and reports what happened as events.
 
     BEGIN --Routed--> ADMITTING --Admitted--> TEACHER | STUDENT
