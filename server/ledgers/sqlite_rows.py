@@ -70,9 +70,13 @@ REMEMBERED_REQUESTS = 16_384
 def connect(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
     """A connection without transactions of its own making. `wait_s`: how long it waits for a file that is locked."""
     connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    # Checkpoints sync the disk; `server.ledgers.upkeep` makes them elsewhere. This is only the far bound (64 MiB).
-    connection.execute("PRAGMA wal_autocheckpoint = 16384")
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        # Checkpoints sync the disk; `server.ledgers.upkeep` makes them elsewhere. This is only the far bound (64 MiB).
+        connection.execute("PRAGMA wal_autocheckpoint = 16384")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
