@@ -12,7 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from router.language import Parsed, Unreadable, parse
-from server.commands.gateway_client import DEFAULT_GATEWAY, GatewayClient, GatewayRefused, GatewayUnreachable, NoGatewayUrl
+from server.commands.gateway_client import (
+    DEFAULT_GATEWAY,
+    GatewayClient,
+    GatewayRefused,
+    GatewayUnreachable,
+    NoGatewayUrl,
+)
 from server.settings import SettingsError, load_settings
 
 
@@ -53,7 +59,9 @@ def _gateway_options(command: Any) -> Any:
         type=click.Path(path_type=Path),
         help="File that holds the admin key; without it the key is read from TW_ADMIN_KEY.",
     )(command)
-    return click.option("--gateway", default=DEFAULT_GATEWAY, show_default=True, help="URL of the running gateway.")(command)
+    return click.option("--gateway", default=DEFAULT_GATEWAY, show_default=True, help="URL of the running gateway.")(
+        command
+    )
 
 
 @budget.command()
@@ -170,7 +178,8 @@ def _print_preview(state: dict[str, Any]) -> None:
         return
     console.print(
         f"On the last {replayed['requests']} requests: the teacher wanted {replayed['teacher_wanted']} times, "
-        f"granted {replayed['teacher_granted']} times ({replayed['teacher_share']:.1%} of requests). Nothing was changed.",
+        f"granted {replayed['teacher_granted']} times ({replayed['teacher_share']:.1%} of requests). "
+        "Nothing was changed.",
         markup=False,
         highlight=False,
     )

@@ -51,7 +51,7 @@ class GatewayClient:
         if body is not None:
             headers["Content-Type"] = "application/json"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, headers, method=method)  # noqa: S310 - scheme checked
+        request = urllib.request.Request(self._url + path, data, headers, method=method)
         try:
             with self._opener.open(request, timeout=_TIMEOUT_S) as response:
                 return self._object(response.read())

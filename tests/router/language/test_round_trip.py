@@ -11,7 +11,7 @@ from tests.router.language.budgets import budgets, limits, zones
 
 @pytest.mark.parametrize("language", ["en", "ja"])
 @given(budget=budgets())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_canonical_text_reads_back_as_the_same_budget(language: str, budget: Budget) -> None:
     text = canonical(budget, language)
     if len(text) > 2000:

@@ -14,10 +14,13 @@ from click.testing import CliRunner, Result
 from server.cli import main
 from server.commands.budget import duration
 
-TEXT = "Keep the teacher around 20% of requests, never more than 200 calls a day per key. Always use it for legal questions."
+TEXT = (
+    "Keep the teacher around 20% of requests, never more than 200 calls a day per key. "
+    "Always use it for legal questions."
+)
 CANONICAL = (
-    "Aim for 20% of requests to the teacher. At most 200 teacher calls per API key per calendar day. Requests about legal "
-    "questions always ask the teacher while the budget allows. When the budget is exhausted the student answers."
+    "Aim for 20% of requests to the teacher. At most 200 teacher calls per API key per calendar day. Requests about "
+    "legal questions always ask the teacher while the budget allows. When the budget is exhausted the student answers."
 )
 STATE: dict[str, Any] = {
     "text": "At most 200 calls a day.",
@@ -126,8 +129,8 @@ def test_parse_prints_exactly_the_promised_json(run: Any) -> None:
 
 def test_the_json_of_every_kind_of_statement(run: Any) -> None:
     text = (
-        "On weekdays between 9 and 18 Tokyo time at most 50 calls per rolling day, otherwise 10. At most 500 calls a week "
-        "starting Sunday in JST. p95 under 2 seconds. At most $0.003 per request on average. Code goes to the teacher. "
+        "On weekdays between 9 and 18 Tokyo time at most 50 calls per rolling day, otherwise 10. At most 500 calls a "
+        "week starting Sunday in JST. p95 under 2 seconds. At most $0.003 per request on average. Code goes to the teacher. "
         "Requests with header x-plan: gold go to the student. When exhausted, queue for up to 10 seconds. "
         "Try 1% at random."
     )
