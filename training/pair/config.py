@@ -39,7 +39,7 @@ class Shape:
 class Course:
     """How one model is trained. A step is `rows` rows of `row_tokens` tokens; the learning rate rises over `warmup`
     steps, stays, and falls to zero over the last `decay` share of the steps. Where `grown_at` is set, the model has
-    `young_layers` layers up to that step and all of them after it."""
+    `young_layers` layers up to that step and all of them after it, at `grown_scale` of the learning rate."""
 
     shape: Shape
     shares: Mapping[str, float]
@@ -50,6 +50,7 @@ class Course:
     worked: bool
     young_layers: int = 0
     grown_at: int = 0
+    grown_scale: float = 1.0
     row_tokens: int = 128
     warmup: int = 100
     decay: float = 0.3
@@ -92,6 +93,7 @@ FULL: Final = Recipe(
         worked=True,
         young_layers=2,
         grown_at=800,
+        grown_scale=0.35,
     ),
 )
 

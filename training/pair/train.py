@@ -40,8 +40,8 @@ def scale(course: Course, step: int) -> float:
     """The share of the full learning rate at `step`: it rises (after growing once more), stays, falls. The plateau can
     be made longer without changing what was learned on it."""
     falling = max(1, round(course.steps * course.decay))
-    since = step - course.grown_at if step >= course.grown_at else step
-    return min(1.0, (since + 1) / course.warmup, (course.steps - step) / falling)
+    begun, full = (course.grown_at, course.grown_scale) if step >= course.grown_at > 0 else (0, 1.0)
+    return full * min(1.0, (step - begun + 1) / course.warmup, (course.steps - step) / falling)
 
 
 def optimizers_of(model: LlamaForCausalLM, course: Course) -> tuple[torch.optim.Optimizer, ...]:

@@ -134,8 +134,8 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_the_learning_rate_rises_again_after_growing() -> None:
-    course = dataclasses.replace(TINY, steps=100, warmup=4, decay=0.2, young_layers=1, grown_at=50)
-    assert [scale(course, step) for step in range(48, 55)] == [1.0, 1.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    course = dataclasses.replace(TINY, steps=100, warmup=4, decay=0.2, young_layers=1, grown_at=50, grown_scale=0.5)
+    assert [scale(course, step) for step in range(48, 55)] == [1.0, 1.0, 0.125, 0.25, 0.375, 0.5, 0.5]
 
 
 def test_targets_are_the_answer_and_its_end_and_nothing_else() -> None:
