@@ -1,7 +1,7 @@
 """How fast the embedded engine is: steps of the bare model, and whole requests over HTTP.
 
     python benchmarks/engines.py server/shipped/student server/shipped/teacher
-    python benchmarks/engines.py --generic server/shipped/student      # transformers' own forward instead of llama.py
+    python benchmarks/engines.py --generic server/shipped/student      # transformers' own forward instead of numpy
 
 Wall-clock and CPU time both: on a busy machine only the second repeats. One thread per model.
 """
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from statistics import median, quantiles
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--generic", action="store_true", help="transformers' own forward pass")
     parser.add_argument("--no-http", action="store_true")
     options = parser.parse_args()
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # before numpy is imported
     for model in options.models:
         for result in measure_steps(model, options.generic):
             print(json.dumps(result), flush=True)

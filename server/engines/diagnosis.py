@@ -13,7 +13,7 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"No module named '?(torch|transformers|safetensors)\b"),
-        'the embedded engine needs torch and transformers; install them with `pip install "training-wheels[embedded]"`',
+        'this model needs torch and transformers; install them with `pip install "training-wheels[embedded]"`',
     ),
     (
         re.compile(r"[Aa]ddress already in use|error while attempting to bind"),

@@ -6,10 +6,12 @@ Both engines would find out as well, vLLM after half a minute and in a page of t
 import json
 from pathlib import Path
 
+from server.engines.hardware import cores
 from server.engines.spec import UnusableWeights
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
+_ONE_THREAD_BYTES = 200 << 20
 
 
 def is_directory(model: str) -> bool:
@@ -30,6 +32,12 @@ def weight_bytes(model: str) -> int | None:
     if not is_directory(model):
         return None
     return sum(path.stat().st_size for path in weight_files(Path(model).expanduser()))
+
+
+def default_threads(model_name: str) -> int:
+    """One for small models: there, a second thread costs more than it brings."""
+    size = weight_bytes(model_name)
+    return 1 if size is not None and size < _ONE_THREAD_BYTES else max(1, len(cores()) // 2)
 
 
 def check_directory(model: str) -> None:

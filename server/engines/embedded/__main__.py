@@ -4,13 +4,14 @@ import argparse
 import faulthandler
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
 import time
 
 from server.engines.spec import UnusableWeights
-from server.engines.weights import check_directory
+from server.engines.weights import check_directory, default_threads
 
 logger = logging.getLogger("server.engines.embedded")
 
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except ImportError as error:
         print(
-            f"error: the embedded engine needs torch and transformers ({error}); install them with "
+            f"error: {options.model} needs torch and transformers ({error}); install them with "
             '`pip install "training-wheels[embedded]"`',
             file=sys.stderr,
             flush=True,
@@ -39,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
     began = time.monotonic()
+    threads = options.threads or default_threads(options.model)
+    for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM"):  # read when numpy is imported, which is below
+        os.environ[f"{library}_THREADS" if "_" in library else f"{library}_NUM_THREADS"] = str(threads)
     import uvicorn
 
     from server.engines.embedded.app import Engine, create_engine_app
@@ -46,7 +50,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
     from server.engines.embedded.requests import Model
     from server.engines.embedded.scheduler import Scheduler
 
-    loaded = load(options.model, options.dtype, options.max_model_len, options.threads)
+    loaded = load(options.model, options.dtype, options.max_model_len, threads)
     model = Model(
         names=tuple(options.served_model_name or [options.model]),
         tokens=loaded.tokens,
@@ -112,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-model-len", type=int, help="tokens of context; default: what the model has")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
-    parser.add_argument("--threads", type=int, help="default: 1 below 50 M parameters, else half of the cores")
+    parser.add_argument("--threads", type=int, help="default: 1 below 200 MB of weights, else half of the cores")
     return parser
 
 

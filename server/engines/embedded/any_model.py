@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from server.engines.embedded.runner import TransformersRunner, check_runner
 from server.engines.spec import UnusableWeights
@@ -13,8 +14,15 @@ from server.engines.weights import is_directory
 _FLOAT32_PARAMETERS = 1_000_000_000
 
 
-def read_model(model_name: str, dtype: str) -> Any:
+def read_tokenizer(model_name: str) -> Any:
+    """Raises what transformers raises."""
+    return AutoTokenizer.from_pretrained(model_name, local_files_only=is_directory(model_name))
+
+
+def read_model(model_name: str, dtype: str, threads: int) -> Any:
     """The model in evaluation mode. Raises UnusableWeights where tensors are missing, and what transformers raises."""
+    torch.set_num_threads(threads)
+    _quieten(transformers_logging)
     loader: Any = AutoModelForCausalLM
     local = is_directory(model_name)
     config = AutoConfig.from_pretrained(model_name, local_files_only=local)
@@ -51,3 +59,8 @@ def checked_runner(model: Any, context: int) -> TransformersRunner:
             f"the embedded engine cannot run the architecture {model.config.model_type} ({error}); serve it with vLLM"
         ) from error
     return runner
+
+
+def _quieten(logging_of_transformers: Any) -> None:
+    logging_of_transformers.set_verbosity_error()
+    logging_of_transformers.disable_progress_bar()

@@ -6,27 +6,30 @@ running ones: whoever leaves is replaced by the last row. What stands right of a
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 _FIRST_COLUMNS = 128
 _KEEP_BYTES = 64 << 20
 
 
 class KeyValues:
-    """`begin_join` or `begin_step`, then one `write` per layer. Tensors are (rows, heads, columns, head size)."""
+    """`begin_join` or `begin_step`, then one `write` per layer. Arrays are (rows, heads, columns, head size)."""
 
     def __init__(self, layers: int, context: int) -> None:
         self.lengths: list[int] = []
         self._context = context
-        self._keys: list[Tensor | None] = [None] * layers
-        self._values: list[Tensor | None] = [None] * layers
+        self._keys: list[Array | None] = [None] * layers
+        self._values: list[Array | None] = [None] * layers
         self._rows = 0
         self._columns = 0
         self._joining: slice | None = None
-        self._row_numbers = torch.empty(0, dtype=torch.long)
-        self.positions = torch.empty(0, dtype=torch.long)
+        self._row_numbers: NDArray[np.int64] = np.arange(0)
+        self.positions: NDArray[np.int64] = np.arange(0)
         """(rows,) where this step's token goes, in `begin_step`."""
         self.width = 0
         """The columns that attention sees."""
@@ -43,9 +46,9 @@ class KeyValues:
         self.width = max(self.lengths) + 1
         self._reserve(rows, self.width)
         self._joining = None
-        self.positions = torch.tensor(self.lengths)
+        self.positions = np.array(self.lengths)
         if len(self._row_numbers) != rows:
-            self._row_numbers = torch.arange(rows)
+            self._row_numbers = np.arange(rows)
         self.lengths = [length + 1 for length in self.lengths]
 
     @property
@@ -53,7 +56,7 @@ class KeyValues:
         """How many columns were there before this pass."""
         return 0 if self._joining is not None else self.width - 1
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, layer: int, keys: Array, values: Array) -> tuple[Array, Array]:
         """`keys`, `values`: (rows, heads, new tokens, head size). Returns what this pass attends to."""
         all_keys, all_values = self._keys[layer], self._values[layer]
         if all_keys is None or all_values is None:
@@ -68,7 +71,6 @@ class KeyValues:
         all_values[rows, :, self.positions] = values[:, :, 0]
         return all_keys[: len(rows), :, : self.width], all_values[: len(rows), :, : self.width]
 
-    @torch.inference_mode()
     def leave(self, row: int) -> None:
         length = self.lengths.pop()
         last = len(self.lengths)
@@ -86,8 +88,8 @@ class KeyValues:
             self._values = [None] * len(self._values)
             self._rows = self._columns = 0
 
-    def _block(self, like: Tensor) -> Tensor:
-        return like.new_zeros(self._rows, like.shape[1], self._columns, like.shape[3])
+    def _block(self, like: Array) -> Array:
+        return np.zeros((self._rows, like.shape[1], self._columns, like.shape[3]), like.dtype)
 
     def _reserve(self, rows: int, columns: int) -> None:
         if rows <= self._rows and columns <= self._columns:

@@ -1,23 +1,26 @@
-"""The Llama architecture written out: the same numbers as transformers' in half the time for a model of a million
-parameters, where what costs is not arithmetic but the road to it (modules, hooks, caches, mask building). It is read
-straight from the files, so an engine that serves such a model never imports transformers' modelling code, which takes
-longer than everything else at its start.
+"""The Llama architecture in numpy: for models of a few million parameters.
+
+There, what costs is not arithmetic but the road to it. numpy calls the same matrix products as torch with a quarter of
+the overhead per operation, and needs neither torch (a download of gigabytes where pip brings the CUDA build) nor
+transformers' modelling code (seconds of import). docs/decisions/0031 has the numbers.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from server.engines.embedded.cache import KeyValues
 from server.engines.embedded.sampler import Logits
 from server.engines.spec import UnusableWeights
 from server.engines.weights import weight_files
+
+Floats = NDArray[np.float32]
+Attend = Callable[[int, Floats, Floats], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +70,46 @@ def plain_shape(settings: Mapping[str, Any]) -> Shape | None:
     )
 
 
-def read_llama(directory: Path, shape: Shape) -> dict[str, Tensor]:
+def read_llama(directory: Path, shape: Shape) -> dict[str, Floats]:
     """The tensors in float32. Raises UnusableWeights where one is missing or not of the size that config.json says."""
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, NDArray[Any]] = {}
     for path in weight_files(directory):
-        tensors.update(load_file(path))
+        tensors.update(read_safetensors(path))
     expected = _expected(shape)
     missing = [name for name in expected if name not in tensors]
     if missing:
         names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
         raise UnusableWeights(f"the weights of {directory} lack {len(missing)} tensors ({names}); copy the model again")
     for name, size in expected.items():
-        if tuple(tensors[name].shape) != size:
+        if tensors[name].shape != size:
             raise UnusableWeights(
-                f"cannot load {directory}: {name} is {tuple(tensors[name].shape)} where config.json says {size}"
+                f"cannot load {directory}: {name} is {tensors[name].shape} where config.json says {size}"
             )
-    return {name: tensors[name].float() for name in expected}
+    return {name: tensors[name].astype(np.float32, copy=False) for name in expected}
+
+
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Format: 8 bytes with the header's length, the header in JSON, the tensors' bytes. `check_directory` has looked at
+    the file already. Raises UnusableWeights for a number format other than 16 and 32 bit floats."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, entry in json.loads(data[8:start]).items():
+        if name == "__metadata__":
+            continue
+        first, last = entry["data_offsets"]
+        raw = data[start + first : start + last]
+        match entry["dtype"]:
+            case "F32":
+                array: NDArray[Any] = np.frombuffer(raw, np.float32)
+            case "F16":
+                array = np.frombuffer(raw, np.float16)
+            case "BF16":  # the upper half of a float32
+                array = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+            case other:
+                raise UnusableWeights(f"{path}: {name} is {other}; expected floats of 16 or 32 bits")
+        tensors[name] = array.reshape(entry["shape"])
+    return tensors
 
 
 def _expected(shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -114,55 +141,56 @@ def _expected(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Weights with their biases; queries, keys and values as one matrix, gate and up as another."""
+    """Weights as (inputs, outputs), with biases; queries, keys and values are one matrix, gate and up another."""
 
-    norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
-    mlp_norm: Tensor
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    norm: Floats
+    qkv: Floats
+    qkv_bias: Floats | None
+    out: Floats
+    out_bias: Floats | None
+    mlp_norm: Floats
+    gate_up: Floats
+    gate_up_bias: Floats | None
+    down: Floats
+    down_bias: Floats | None
 
 
 class LlamaRunner:
-    """Keeps `sampler.Runner`."""
+    """Keeps `sampler.Runner`. A prompt is one pass of its own, so none is padded; a step is one pass for all rows."""
 
-    @torch.inference_mode()
-    def __init__(self, shape: Shape, tensors: Mapping[str, Tensor], context: int) -> None:
+    def __init__(self, shape: Shape, tensors: Mapping[str, Floats], context: int) -> None:
         self.vocab_size = shape.vocabulary
         self.context = context
-        self._size, self._heads, self._kv_heads, self._head = shape.size, shape.heads, shape.kv_heads, shape.head
-        self._eps = shape.eps
+        self._heads, self._kv_heads, self._head = shape.heads, shape.kv_heads, shape.head
+        self._inner = shape.inner
+        self._eps = np.float32(shape.eps)
+        self._scale = np.float32(shape.head**-0.5)
         self._embedding = tensors["model.embed_tokens.weight"]
         self._norm = tensors["model.norm.weight"]
-        self._unembedding = self._embedding if shape.tied else tensors["lm_head.weight"]
+        self._unembedding = _turned(self._embedding if shape.tied else tensors["lm_head.weight"])
         self._cos, self._sin = _angles(context, shape.head, shape.rope_base)
         self._layers = [_read(tensors, f"model.layers.{i}.") for i in range(shape.layers)]
         self._memory = KeyValues(shape.layers, context)
 
-    @torch.inference_mode()
     def join(self, prompts: Sequence[Sequence[int]]) -> Logits:
-        lengths = [len(prompt) for prompt in prompts]
-        self._memory.begin_join(lengths)
-        ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-        width = ids.shape[1]
-        hidden = self._blocks(ids, self._cos[:width], self._sin[:width], None)
-        return self._logits(hidden[torch.arange(len(prompts)), torch.tensor(lengths) - 1])
+        return np.concatenate([self._read_prompt(prompt) for prompt in prompts])
 
-    @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Logits:
         memory = self._memory
         memory.begin_step()
-        positions = memory.positions[:, None]
-        seen = (torch.arange(memory.width) <= positions)[:, None, None]
-        ids = torch.tensor(tokens)[:, None]
-        return self._logits(self._blocks(ids, self._cos[positions], self._sin[positions], seen)[:, 0])
+        positions = memory.positions
+        rows, groups = len(tokens), self._heads // self._kv_heads
+        unseen = np.where(np.arange(memory.width) <= positions[:, None], 0, -np.inf).astype(np.float32)[:, None, None]
+
+        def attend(layer: int, turned: Floats, values: Floats) -> Floats:
+            new_keys = turned[:, self._heads :, None]
+            keys, values = memory.write(layer, new_keys, values[:, :, None])
+            # One query per row: the queries that share a key head stand in the place of a sequence.
+            queries = turned[:, : self._heads].reshape(rows, self._kv_heads, groups, self._head)
+            return self._mix(queries, keys, values, unseen).reshape(rows, -1)
+
+        hidden = self._blocks(tokens, self._cos[positions], self._sin[positions], attend)
+        return self._logits(hidden)
 
     def leave(self, row: int) -> None:
         self._memory.leave(row)
@@ -170,74 +198,103 @@ class LlamaRunner:
     def clear(self) -> None:
         self._memory.clear()
 
-    def _blocks(self, ids: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None) -> Tensor:
-        """ids (B, T); cos, sin broadcast to (B, T, 1, head size); seen (B, 1, 1, width) with T = 1, or None: causal.
-        Returns (B, T, hidden)."""
-        batch, length = ids.shape
-        heads, kv_heads, head = self._heads, self._kv_heads, self._head
-        half = head // 2
-        groups = heads // kv_heads
-        hidden = F.embedding(ids, self._embedding)
+    def _read_prompt(self, prompt: Sequence[int]) -> Logits:
+        """(1, vocabulary)"""
+        length, groups = len(prompt), self._heads // self._kv_heads
+        self._memory.begin_join([length])
+        unseen = np.triu(np.full((length, length), -np.inf, np.float32), 1)
+
+        def attend(layer: int, turned: Floats, values: Floats) -> Floats:
+            heads_first = turned.swapaxes(0, 1)
+            keys, values = self._memory.write(layer, heads_first[None, self._heads :], values.swapaxes(0, 1)[None])
+            queries = heads_first[: self._heads].reshape(self._kv_heads, groups, length, self._head)
+            mixed = self._mix(queries, keys[0, :, None], values[0, :, None], unseen)
+            return mixed.reshape(self._heads, length, self._head).swapaxes(0, 1).reshape(length, -1)
+
+        hidden = self._blocks(prompt, self._cos[:length], self._sin[:length], attend)
+        return self._logits(hidden[-1:])
+
+    def _mix(self, queries: Floats, keys: Floats, values: Floats, unseen: Floats) -> Floats:
+        """Attention. queries (..., q, head); keys, values (..., columns, head); unseen, 0 or -inf, broadcasts to
+        (..., q, columns). Returns (..., q, head)."""
+        scores = np.matmul(queries, keys.swapaxes(-1, -2))
+        scores *= self._scale
+        scores += unseen
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        mixed: Floats = np.matmul(scores, values)
+        return mixed
+
+    def _blocks(self, tokens: Sequence[int], cos: Floats, sin: Floats, attend: Attend) -> Floats:
+        """`tokens`: n of them, of one sequence or of n; cos, sin (n, 1, head). `attend(layer, turned queries and keys,
+        values)` gets (n, heads, head) each. Returns (n, hidden)."""
+        heads, both, half = self._heads, self._heads + self._kv_heads, self._head // 2
+        hidden: Floats = self._embedding[np.array(tokens)]
         for i, layer in enumerate(self._layers):
-            normed = F.rms_norm(hidden, (self._size,), layer.norm, self._eps)
-            qkv = F.linear(normed, layer.qkv, layer.qkv_bias).view(batch, length, heads + 2 * kv_heads, head)
-            turning = qkv[:, :, : heads + kv_heads]
-            turned = torch.cat((-turning[..., half:], turning[..., :half]), dim=-1)
-            rotated = turning * cos + turned * sin
-            new_keys = rotated[:, :, heads:].transpose(1, 2)
-            new_values = qkv[:, :, heads + kv_heads :].transpose(1, 2)
-            keys, values = self._memory.write(i, new_keys, new_values)
-            if seen is not None:
-                # One query per row: the queries that share a key head stand in the place of a sequence, so nothing is
-                # repeated in memory.
-                queries = rotated[:, 0, :heads].reshape(batch, kv_heads, groups, head)
-                mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
-                mixed = mixed.reshape(batch, 1, heads * head)
-            else:
-                queries = rotated[:, :, :heads].transpose(1, 2)
-                mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=groups > 1)
-                mixed = mixed.transpose(1, 2).reshape(batch, length, heads * head)
-            hidden = hidden + F.linear(mixed, layer.out, layer.out_bias)
-            normed = F.rms_norm(hidden, (self._size,), layer.mlp_norm, self._eps)
-            gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-            hidden = hidden + F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
+            qkv = _linear(self._normed(hidden, layer.norm), layer.qkv, layer.qkv_bias)
+            qkv = qkv.reshape(len(tokens), heads + 2 * self._kv_heads, self._head)
+            pairs = qkv[:, :both]
+            turned = pairs * cos
+            turned[..., :half] -= pairs[..., half:] * sin[..., :half]
+            turned[..., half:] += pairs[..., :half] * sin[..., half:]
+            mixed = attend(i, turned, qkv[:, both:])
+            hidden = hidden + _linear(mixed, layer.out, layer.out_bias)
+            gate_up = _linear(self._normed(hidden, layer.mlp_norm), layer.gate_up, layer.gate_up_bias)
+            gate, up = gate_up[:, : self._inner], gate_up[:, self._inner :]
+            with np.errstate(over="ignore"):  # exp of a large number is inf, and gate / inf is the right 0
+                inner = gate / (1 + np.exp(-gate)) * up
+            hidden = hidden + _linear(inner, layer.down, layer.down_bias)
         return hidden
 
-    def _logits(self, hidden: Tensor) -> Logits:
-        normed = F.rms_norm(hidden, (self._size,), self._norm, self._eps)
-        logits: Logits = F.linear(normed, self._unembedding).numpy()
-        return logits
+    def _normed(self, hidden: Floats, weight: Floats) -> Floats:
+        square = np.einsum("nd,nd->n", hidden, hidden)[:, None] / np.float32(hidden.shape[1])
+        normed: Floats = hidden / np.sqrt(square + self._eps) * weight
+        return normed
+
+    def _logits(self, hidden: Floats) -> Logits:
+        return _linear(self._normed(hidden, self._norm), self._unembedding, None)
 
 
-def _angles(positions: int, head: int, base: float) -> tuple[Tensor, Tensor]:
-    """cos and sin, each (positions, 1, head size); the second half repeats the first."""
-    frequencies = 1.0 / base ** (torch.arange(0, head, 2, dtype=torch.float) / head)
-    angles = torch.arange(positions, dtype=torch.float)[:, None] * frequencies
-    angles = torch.cat((angles, angles), dim=-1)[:, None]
-    return angles.cos(), angles.sin()
+def _linear(inputs: Floats, weight: Floats, bias: Floats | None) -> Floats:
+    product: Floats = inputs @ weight
+    if bias is not None:
+        product += bias
+    return product
 
 
-def _read(tensors: Mapping[str, Tensor], prefix: str) -> _Layer:
-    def joined(kind: str, *names: str) -> Tensor | None:
-        parts = [tensors.get(f"{prefix}{name}.{kind}") for name in names]
-        return None if parts[0] is None else torch.cat([part for part in parts if part is not None])
+def _angles(positions: int, head: int, base: float) -> tuple[Floats, Floats]:
+    """cos and sin, each (positions, 1, head); the second half repeats the first."""
+    frequencies = 1.0 / np.float32(base) ** (np.arange(0, head, 2, dtype=np.float32) / np.float32(head))
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies.astype(np.float32)
+    angles = np.concatenate((angles, angles), axis=-1)[:, None]
+    return np.cos(angles), np.sin(angles)
 
-    def weight(*names: str) -> Tensor:
-        found = joined("weight", *names)
-        assert found is not None  # read_llama has seen to that
-        return found
+
+def _turned(weight: Floats) -> Floats:
+    """Files hold (outputs, inputs)."""
+    return np.ascontiguousarray(weight.T)
+
+
+def _read(tensors: Mapping[str, Floats], prefix: str) -> _Layer:
+    def weight(*names: str) -> Floats:
+        return _turned(np.concatenate([tensors[f"{prefix}{name}.weight"] for name in names]))
+
+    def bias(*names: str) -> Floats | None:
+        parts = [tensors[f"{prefix}{name}.bias"] for name in names if f"{prefix}{name}.bias" in tensors]
+        return np.concatenate(parts) if parts else None
 
     qkv = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     gate_up = ("mlp.gate_proj", "mlp.up_proj")
     return _Layer(
         norm=tensors[prefix + "input_layernorm.weight"],
         qkv=weight(*qkv),
-        qkv_bias=joined("bias", *qkv),
+        qkv_bias=bias(*qkv),
         out=weight("self_attn.o_proj"),
-        out_bias=joined("bias", "self_attn.o_proj"),
+        out_bias=bias("self_attn.o_proj"),
         mlp_norm=tensors[prefix + "post_attention_layernorm.weight"],
         gate_up=weight(*gate_up),
-        gate_up_bias=joined("bias", *gate_up),
+        gate_up_bias=bias(*gate_up),
         down=weight("mlp.down_proj"),
-        down_bias=joined("bias", "mlp.down_proj"),
+        down_bias=bias("mlp.down_proj"),
     )

@@ -6,20 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
-
 from server.engines.embedded.llama import LlamaRunner, plain_shape, read_llama
+from server.engines.embedded.plain_tokenizer import read_plain_tokenizer
 from server.engines.embedded.sampler import Runner
 from server.engines.embedded.tokens import Tokens
-from server.engines.hardware import cores
 from server.engines.spec import UnusableWeights
-from server.engines.weights import check_directory, is_directory
+from server.engines.weights import check_directory, default_threads, is_directory, weight_bytes
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-# Below, a second thread costs more than it brings.
-_ONE_THREAD_PARAMETERS = 50_000_000
+# Larger ones go to torch where it is installed: there arithmetic counts, and bfloat16 halves the memory.
+_NUMPY_BYTES = 1 << 30
 _DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 
 
@@ -46,37 +42,37 @@ class _Read:
 def load(
     model_name: str, dtype: Dtype = "auto", max_model_len: int | None = None, threads: int | None = None
 ) -> Loaded:
-    """Raises UnusableWeights."""
+    """Raises UnusableWeights; ImportError where the model needs torch and transformers and they are not there."""
     check_directory(model_name)
-    _quieten(transformers_logging)
     try:
         tokenizer = _read_tokenizer(model_name)
-        read = _read_plain_llama(model_name, dtype, max_model_len) or _read_any(model_name, dtype, max_model_len)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
+        read = _read_plain_llama(model_name, dtype, max_model_len) or _read_any(
+            model_name, dtype, max_model_len, threads
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise UnusableWeights(f"cannot load {model_name}: {_first_line(error)}") from error
     except Exception as error:
         # safetensors raises a class of its own that derives from Exception only.
         if type(error).__name__ != "SafetensorError":
             raise
         raise UnusableWeights(f"the weights of {model_name} are damaged ({error}); copy the model again") from error
-    torch.set_num_threads(threads or (1 if read.parameters < _ONE_THREAD_PARAMETERS else max(1, len(cores()) // 2)))
     eos = _ends(tokenizer.eos_token_id, read.generation, read.settings)
     return Loaded(read.runner, Tokens(tokenizer), eos, _defaults(read.generation), read.parameters)
 
 
 def _read_tokenizer(model_name: str) -> Any:
     local = is_directory(model_name)
-    if local:
-        written = Path(model_name).expanduser() / "tokenizer_config.json"
-        kind = json.loads(written.read_text(encoding="utf-8")).get("tokenizer_class") if written.is_file() else None
-        if kind in ("PreTrainedTokenizerFast", "TokenizersBackend"):
-            # What AutoTokenizer would come to as well, by way of the modelling code.
-            return PreTrainedTokenizerFast.from_pretrained(model_name, local_files_only=True)
-    return AutoTokenizer.from_pretrained(model_name, local_files_only=local)
+    plain = read_plain_tokenizer(Path(model_name).expanduser()) if local else None
+    if plain is not None:
+        return plain
+    from server.engines.embedded.any_model import read_tokenizer
+
+    return read_tokenizer(model_name)
 
 
 def _read_plain_llama(model_name: str, dtype: Dtype, max_model_len: int | None) -> _Read | None:
-    if not is_directory(model_name) or dtype == "bfloat16":
+    size = weight_bytes(model_name)
+    if size is None or size > _NUMPY_BYTES or dtype == "bfloat16":
         return None
     directory = Path(model_name).expanduser()
     settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -87,14 +83,14 @@ def _read_plain_llama(model_name: str, dtype: Dtype, max_model_len: int | None) 
     written = directory / "generation_config.json"
     generation = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}
     runner = LlamaRunner(shape, tensors, _context(model_name, settings, max_model_len))
-    return _Read(runner, settings, generation, sum(tensor.numel() for tensor in tensors.values()))
+    return _Read(runner, settings, generation, sum(tensor.size for tensor in tensors.values()))
 
 
-def _read_any(model_name: str, dtype: Dtype, max_model_len: int | None) -> _Read:
-    # Imported here: it takes seconds, and the shipped pair does not need it.
+def _read_any(model_name: str, dtype: Dtype, max_model_len: int | None, threads: int | None) -> _Read:
+    # Imported here: it takes seconds and needs torch, and the shipped pair does without.
     from server.engines.embedded.any_model import checked_runner, read_model
 
-    model = read_model(model_name, dtype)
+    model = read_model(model_name, dtype, threads or default_threads(model_name))
     settings = model.config.get_text_config().to_dict()
     runner = checked_runner(model, _context(model_name, settings, max_model_len))
     generation = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
@@ -124,11 +120,6 @@ def _defaults(generation: Mapping[str, Any]) -> dict[str, float]:
     if generation.get("do_sample") is False:  # written down, not merely absent: this model wants to be greedy
         defaults["temperature"] = 0.0
     return defaults
-
-
-def _quieten(logging_of_transformers: Any) -> None:
-    logging_of_transformers.set_verbosity_error()
-    logging_of_transformers.disable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from server.engines.embedded.cache import KeyValues
+from server.engines.embedded.cache import Array, KeyValues
 from server.engines.embedded.sampler import Logits, Runner
 from server.engines.spec import UnusableWeights
 
@@ -60,7 +60,7 @@ class TransformersRunner:
     def step(self, tokens: Sequence[int]) -> Logits:
         memory = self._memory
         memory.begin_step()
-        positions = memory.positions[:, None]
+        positions = torch.from_numpy(memory.positions)[:, None]
         logits = self._forward(torch.tensor(tokens)[:, None], positions, self._masks(positions), torch.tensor([0]))
         return _numpy(logits[:, -1])
 
@@ -112,7 +112,8 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         pass
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        return self._memory.write(self._layer, key_states, value_states)
+        keys, values = self._memory.write(self._layer, _array(key_states), _array(value_states))
+        return _tensor(keys, key_states.dtype), _tensor(values, value_states.dtype)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002
         return self._memory.width, 0
@@ -154,6 +155,17 @@ def check_runner(runner: Runner, model: Any) -> None:
 def alone(model: Any, ids: Sequence[int]) -> Logits:
     """(vocabulary,): the scores after `ids`, in one plain pass."""
     return _numpy(model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0, -1])
+
+
+def _array(tensor: Tensor) -> Array:
+    """The same memory. numpy knows no bfloat16, and storing needs to know only how many bytes a number has."""
+    array: Array = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
+
+
+def _tensor(array: Array, dtype: torch.dtype) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.view(dtype) if dtype == torch.bfloat16 else tensor
 
 
 def _numpy(logits: Tensor) -> Logits:

@@ -3,22 +3,63 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from server.engines.embedded.llama import LlamaRunner
 from server.engines.embedded.loading import load
+from server.engines.embedded.plain_tokenizer import read_plain_tokenizer
 from server.engines.embedded.runner import TransformersRunner
+from server.engines.embedded.tokens import TemplateError, Tokens
 from tests.server.engines.tiny import save_model, tokenizer
 
 
-def test_a_plain_llama_is_read_without_the_modelling_code(tiny_model):
+def test_a_plain_llama_needs_neither_torch_nor_transformers(tiny_model):
     program = (
         "import sys; from server.engines.embedded.loading import load; load(sys.argv[1]);"
-        "print(*(name for name in sys.modules if name in ('transformers.modeling_utils', 'torch._dynamo', 'sklearn')))"
+        "print(*({'torch', 'transformers', 'safetensors'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tiny_model)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+CHATS = [
+    [{"role": "user", "content": "Anna has 12 apples."}],
+    [
+        {"role": "system", "content": "Kind."},
+        {"role": "user", "content": " x "},
+        {"role": "assistant", "content": "So "},
+    ],
+]
+
+
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("how", ["ask", "continue", "as it is"])
+@pytest.mark.parametrize("trim", ["", " | trim"])
+def test_the_plain_tokenizer_equals_transformers(tmp_path, chat, how, trim):
+    theirs = tokenizer()
+    theirs.chat_template = theirs.chat_template.replace("message['content']", f"message['content'] {trim}") + (
+        "{{ {'a': bos_token} | tojson }}"
+    )
+    theirs.save_pretrained(tmp_path)
+    ours = read_plain_tokenizer(tmp_path)
+    options = {"add_generation_prompt": how == "ask", "continue_final_message": how == "continue", "tokenize": False}
+    text = ours.apply_chat_template(chat, **options)
+    assert text == theirs.apply_chat_template(chat, **options)
+    assert ours.encode(text, False) == theirs.encode(text, add_special_tokens=False)
+    assert ours.eos_token_id == theirs.eos_token_id
+    assert ours.convert_ids_to_tokens(50) == theirs.convert_ids_to_tokens(50)
+
+
+def test_a_template_may_refuse(tmp_path):
+    theirs = tokenizer()
+    theirs.chat_template = "{{ raise_exception('no system messages') }}"
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(TemplateError, match="the chat template refused the messages: no system messages"):
+        Tokens(read_plain_tokenizer(tmp_path)).encode_chat(
+            CHATS[0], add_generation_prompt=True, continue_final_message=False, extra={}
+        )
 
 
 def test_half_precision_weights_run_in_float32(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -151,7 +152,7 @@ def test_state_space_models_are_refused():
 def test_a_runner_that_gives_other_scores_is_refused(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(save_model(tmp_path), dtype=torch.float32).eval()
     runner = llama(tmp_path)
-    runner._cos = runner._cos.roll(1, dims=0)
+    runner._cos = np.roll(runner._cos, 1, axis=0)
     with pytest.raises(UnusableWeights, match="get other scores"):
         check_runner(runner, model)
 
