@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -58,12 +60,11 @@ def main(
     recipe = QUICK if quick else FULL
     console = Console(stderr=True)
     console.print(recipe)
-    asked_to_stop = _on_interrupt()
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console) as bars:
+    with _interrupts() as asked_to_stop, Progress(*columns, console=console) as bars:
         tasks: dict[Role, TaskID] = {}
 
         def report(role: Role, done: Trained) -> None:
@@ -107,16 +108,20 @@ def questions(count: int, split: str, seed: int, out: Path | None) -> None:
     click.echo(f"{count} questions written to {out}", err=True)
 
 
-def _on_interrupt() -> list[bool]:
+@contextmanager
+def _interrupts() -> Iterator[list[bool]]:
     """A list that is filled at the first Ctrl-C; the second one ends the program at once."""
     asked: list[bool] = []
 
     def remember(_number: int, _frame: FrameType | None) -> None:
         asked.append(True)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, before)
 
-    signal.signal(signal.SIGINT, remember)
-    return asked
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _table(graded: dict[str, Any]) -> Table:
