@@ -42,7 +42,10 @@ class Ask:
     """
 
     id: str
-    """Unique to this reservation: settling or asking twice with the same id changes nothing."""
+    """Unique to this request and reservation: counting, asking or settling twice with one id changes nothing.
+
+    Asked again it is granted as before; an id whose reservation was released is refused.
+    """
     subject: Subject
     counts_request: bool
     wants_teacher: bool
