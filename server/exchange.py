@@ -4,16 +4,15 @@ Whatever way it ends (answered, failed, client gone), a reservation is settled o
 """
 
 import asyncio
-import time
+from dataclasses import replace
 
 import orjson
 
 from policies.action import Step
 from policies.observation import Draft, Observation
 from router import session as life
-from router.budget import Limit, Rule
+from router.budget import Rule
 from router.language import describe_limit
-from router.ledger import Admission, Ask, Settlement
 from router.pacing import FREE
 from router.record import DecisionRecord, Reason, StepRecord
 from router.rules import RequestFacts, match
@@ -31,6 +30,7 @@ from server.gateway import Gateway, Request
 from server.generation_request import GenerationRequest
 from server.ledgers import LedgerUnavailable
 from server.relay import Client
+from server.reservation import Reservation, usd
 from server.streaming import Streaming
 from server.upstream import Answer, Upstream
 
@@ -51,19 +51,13 @@ class Exchange:
             when_exhausted=gateway.budget.when_exhausted, has_teacher=gateway.teacher is not None
         )
         self._steps: list[StepRecord] = []
-        self._admission: Admission | None = None
-        self._refused_by: Limit | None = None
-        self._counted = False
-        self._reserved = False
-        self._reserved_tokens = 0
-        self._ledger_down = False
+        self._reservation = Reservation(gateway, request, about, self._id)
         self._fault: UpstreamFault | None = None
         self._answers: dict[life.Role, Answer] = {}
         self._streams: dict[life.Role, Streaming] = {}
         self._draft: Draft | None = None
         self._usage: dict[life.Role, Usage] = {}
         self._teacher_calls = 0
-        self._teacher_text: str | None = None
         self._first_byte_at: float | None = None
         self._aim = FREE
         self._error: str | None = None
@@ -158,82 +152,14 @@ class Exchange:
         reader.read(self._answers["student"].data)
         return reader.draft(complete=True)
 
-    # The ledger
-
     async def _admit(self) -> life.Admitted | life.LedgerDown:
-        gateway = self._gateway
         try:
-            admission = await self._ask()
-            if not admission.granted and admission.budget.when_exhausted == "queue":
-                admission = await self._wait_for_room(admission)
+            granted = await self._reservation.admit()
         except LedgerUnavailable:
-            self._note_ledger_down()
             return life.LedgerDown()
-        self._reserved = admission.granted
-        self._refused_by = admission.refused_by
         if self._steps:
-            last = self._steps[-1]
-            self._steps[-1] = StepRecord(
-                last.step, last.action, last.score, last.shift, last.propensity, admission.granted, last.details
-            )
-        if not admission.granted:
-            gateway.metrics.refused(admission.refused_by)
-        return life.Admitted(admission.granted)
-
-    async def _ask(self) -> Admission:
-        """Asks once. When the client leaves meanwhile, a reservation that comes through all the same is released."""
-        tokens, usd = self._estimate()
-        earlier, since = (0, None) if self._counted else self._gateway.take_uncounted(self._about.subject)
-        ask = Ask(
-            id=self._id,
-            subject=self._about.subject,
-            counts_request=not self._counted,
-            wants_teacher=True,
-            tokens=tokens,
-            usd=usd,
-            lease_s=self._gateway.settings.timeouts.silence_s + 600.0,
-            earlier_requests=earlier,
-            earlier_since=since,
-        )
-        self._counted = True
-        asking = asyncio.ensure_future(self._gateway.ledger.admit(ask, self._gateway.clock()))
-        try:
-            admission = await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            asking.add_done_callback(self._gateway.release_when_done(self._id))
-            raise
-        self._reserved_tokens = tokens
-        self._admission = admission
-        self._gateway.noticed(self._about.subject, admission)
-        return admission
-
-    async def _wait_for_room(self, admission: Admission) -> Admission:
-        gateway = self._gateway
-        if gateway.waiting >= gateway.settings.max_queue:
-            return admission
-        deadline = time.monotonic() + admission.budget.queue_s
-        gateway.waiting += 1
-        try:
-            while not admission.granted and (left := deadline - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, max(0.02, min(admission.retry_after_s or 0.25, 1.0))))
-                admission = await self._ask()
-        finally:
-            gateway.waiting -= 1
-        return admission
-
-    def _estimate(self) -> tuple[int, float]:
-        """Upper estimates of (tokens, USD) of one teacher call."""
-        teacher = self._gateway.teacher
-        assert teacher is not None
-        request = self._request
-        prompt = request.most_prompt_tokens()
-        limit = request.completion_limit()
-        completion = (teacher.settings.max_tokens if limit is None else limit) * request.choices()
-        return prompt + completion, _usd(teacher, Usage(prompt, completion))
-
-    def _note_ledger_down(self) -> None:
-        self._ledger_down = True
-        self._gateway.metrics.ledger_unavailable.inc()
+            self._steps[-1] = replace(self._steps[-1], admitted=granted)
+        return life.Admitted(granted)
 
     # Calls
 
@@ -280,17 +206,20 @@ class Exchange:
         if streaming is not None:
             streaming.close()
         self._gateway.metrics.upstream_error(role, fault)
-        if role == "teacher" and self._reserved:
+        if role == "teacher" and self._reservation.held:
             # Where the upstream may have worked for us, the estimate stays charged: better too much than a broken cap.
-            billed_nothing = isinstance(fault, UpstreamUnreachable | UpstreamStatus)
-            await self._settle(released=billed_nothing)
+            if isinstance(fault, UpstreamUnreachable | UpstreamStatus):
+                self._teacher_calls -= 1
+                await self._reservation.release()
+            else:
+                await self._reservation.settle(self._billed())
         return life.Failed(clients_fault=isinstance(fault, UpstreamStatus) and fault.clients_fault)
 
     def _rejection(self, *, exhausted: bool) -> GatewayError:
         if exhausted:
-            words = describe_limit(self._refused_by) if self._refused_by else "a limit of the budget"
-            retry = self._admission.retry_after_s if self._admission else None
-            return BudgetExhausted(f"The teacher budget is exhausted: {words}", retry)
+            refused_by = self._reservation.refused_by
+            words = describe_limit(refused_by) if refused_by else "a limit of the budget"
+            return BudgetExhausted(f"The teacher budget is exhausted: {words}", self._reservation.retry_after_s)
         assert self._fault is not None
         return self._fault
 
@@ -349,7 +278,7 @@ class Exchange:
         """Counts, settles and writes the record, once: before the last byte goes out, so that whoever has an answer
         finds its decision, and no crash can lose it."""
         if self._closing is None:
-            if not self._reserved:
+            if not self._reservation.held:
                 self._closing = _DONE
                 self._account(status)
                 return
@@ -361,48 +290,26 @@ class Exchange:
         streaming = self._streams.get("teacher")
         if streaming is not None and streaming.usage is not None:
             self._usage["teacher"] = streaming.usage
-        await self._settle(released=False)
+        await self._reservation.settle(self._billed())
         self._account(status)
 
     def _account(self, status: int) -> None:
         for role, streaming in self._streams.items():
             if streaming.usage is not None:
                 self._usage[role] = streaming.usage
-        if not self._counted:
-            self._gateway.count(self._about.subject)
+        self._reservation.count()
         self._gateway.finish(self._record(status), self._aim)
-
-    async def _settle(self, *, released: bool) -> None:
-        self._reserved = False
-        teacher = self._gateway.teacher
-        assert teacher is not None
-        if released:
-            self._teacher_calls -= 1
-            settlement = Settlement(self._id, "released")
-        else:
-            usage = self._billed()
-            settlement = Settlement(
-                self._id,
-                "settled",
-                tokens=usage.prompt_tokens + usage.completion_tokens,
-                usd=_usd(teacher, usage),
-                latency_s=max(0.0, self._gateway.clock() - self._about.at),
-            )
-        try:
-            await self._gateway.ledger.settle([settlement], self._gateway.clock())
-        except LedgerUnavailable:  # the estimate stays charged, which breaks no promise
-            self._note_ledger_down()
 
     def _billed(self) -> Usage:
         """What the teacher's call has cost: as the upstream said, else as much as it can have been."""
         usage = self._usage.get("teacher")
         if usage is not None:
             return usage
-        prompt = self._request.most_prompt_tokens()
-        most = max(0, self._reserved_tokens - prompt)
+        usage = self._reservation.most()
         streaming = self._streams.get("teacher")
-        written = most if streaming is None else min(most, streaming.reader.text_bytes * self._request.choices())
-        usage = Usage(prompt, written)
+        if streaming is not None:
+            written = min(usage.completion_tokens, streaming.reader.text_bytes * self._request.choices())
+            usage = Usage(usage.prompt_tokens, written)
         self._usage["teacher"] = usage
         return usage
 
@@ -415,6 +322,7 @@ class Exchange:
         if student_usage is None and draft is not None:
             student_usage = Usage(0, len(draft.logprobs))
         text = gateway.settings.log_text
+        refused_by = self._reservation.refused_by
         return DecisionRecord(
             id=self._id,
             at=about.at,
@@ -425,9 +333,9 @@ class Exchange:
             steps=tuple(self._steps),
             policy=gateway.decider.policy.name,
             policy_version=gateway.decider.policy.version,
-            budget_version=self._admission.budget_version if self._admission else gateway.budget_version,
+            budget_version=self._reservation.budget_version,
             budget_share=self._aim.share,
-            refused_by=describe_limit(self._refused_by) if self._refused_by else None,
+            refused_by=describe_limit(refused_by) if refused_by else None,
             status=status,
             error=self._error,
             key_id=about.subject.key,
@@ -439,7 +347,7 @@ class Exchange:
             first_byte_ms=None if self._first_byte_at is None else round((self._first_byte_at - about.at) * 1000, 3),
             student_tokens=student_usage.completion_tokens if student_usage else 0,
             teacher_tokens=teacher_usage.prompt_tokens + teacher_usage.completion_tokens if self._teacher_calls else 0,
-            teacher_usd=_usd(gateway.teacher, teacher_usage) if gateway.teacher and self._teacher_calls else 0.0,
+            teacher_usd=usd(gateway.teacher, teacher_usage) if gateway.teacher and self._teacher_calls else 0.0,
             teacher_calls=self._teacher_calls,
             disconnected=status == ClientGone.status,
             prompt=about.prompt.text if text else None,
@@ -458,11 +366,3 @@ class Exchange:
         reader = DraftReader(self._request.endpoint)
         reader.read(answer.data)
         return reader.draft(complete=True).text
-
-
-def _usd(upstream: Upstream, usage: Usage) -> float:
-    prices = upstream.settings
-    return (
-        usage.prompt_tokens * prices.usd_per_million_prompt_tokens
-        + usage.completion_tokens * prices.usd_per_million_completion_tokens
-    ) / 1e6

@@ -87,6 +87,8 @@ async def running_gateway(
     teacher_settings: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Running]:
+    # A busy machine must not make a test see the ledger as unavailable; those that want that take the file away.
+    settings["timeouts"] = {"ledger_s": 5.0, **settings.get("timeouts", {})}
     given = Settings(
         state_dir=state_dir,
         student=Upstream(url=student, **(student_settings or {})),
