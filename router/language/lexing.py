@@ -49,7 +49,7 @@ _MAKE: dict[str, Callable[[int, int, Any], Piece]] = {
     "IT": lambda first, last, _: Model(first, last, None),
     "REJECT": lambda first, last, _: Outcome(first, last, "reject"),
     "QUEUE": lambda first, last, _: Outcome(first, last, "queue"),
-    "DAYS": lambda first, last, days: Days(first, last, days),
+    "DAYS": lambda first, last, days: Days(first, last, *days),
     "HOURS": lambda first, last, hours: Hours(first, last, *hours),
     "ZONE": lambda first, last, name: Zone(first, last, name),
     "WEEK_START": lambda first, last, day: WeekStart(first, last, day),

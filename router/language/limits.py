@@ -137,6 +137,9 @@ def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting)
     per = _per(clause, led, measure, setting)
     if per is None and takes_window and before and "total" not in flags:
         per = before.per
+    days = only(clause, Days, "two_times", setting) or led.days
+    if per is None and days and days.each and measure not in ("concurrent", "latency_s") and "total" not in flags:
+        per = Window(1, "day", tz=_zone(clause, led, Per, setting))
     if (measure == "concurrent") < ("concurrent" in flags) or ("tokens" in flags and measure != "tokens"):
         raise setting.error("unclear", clause)
     if measure == "concurrent" and per is not None:
@@ -216,10 +219,14 @@ def _windowed(clause: Clause, setting: Setting) -> Clause:
     if amount is None or not clause.has(Duration) or clause.has(Quantile) or clause.flags & {"answer", "latency"}:
         return clause
     out: list[Piece] = []
-    for piece in clause.pieces:
+    for place, piece in enumerate(clause.pieces):
         if not isinstance(piece, Duration):
             out.append(piece)
         elif setting.language == "ja":
+            if amount.measure == "share" and any(
+                isinstance(after, Bound) for after in clause.pieces[place + 1 : place + 2]
+            ):
+                raise setting.error("latency", clause)  # 「2秒以内に95%」
             out.append(Per(piece.start, piece.end, piece.n, piece.unit))
         elif out and isinstance(out[-1], Bound) and out[-1].way == "within" and amount.measure != "share":
             out[-1] = Per(out[-1].start, piece.end, piece.n, piece.unit)

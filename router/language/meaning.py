@@ -257,6 +257,8 @@ def _always_or_never(clause: Clause, led: Led, said: _Said, setting: Setting) ->
     """ "Never use the teacher" is a cap of no calls; "always use the teacher" limits nothing."""
     flags = clause.flags
     models = {piece.name or said.model for piece in clause.pieces if isinstance(piece, Model)}
+    if not models and setting.language == "ja" and "never" in flags:
+        models = {said.model}  # 「週末は使わない」 leaves out what is clear
     strong = flags & {"always", "never", "only"}
     if len(models) != 1 or len(strong) != 1 or clause.has(Bound):
         raise setting.error(_missing(clause), clause)

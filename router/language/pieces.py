@@ -72,7 +72,10 @@ class Each(Piece):
 
 @dataclass(frozen=True, slots=True)
 class Days(Piece):
+    """`each`: "every Monday", which is also the window of an amount that names none."""
+
     days: tuple[str, ...]
+    each: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from router.language.lexicon import Lexeme
+from router.language.lexicon import SEPARATORS, Lexeme
 from router.language.pieces import Each, Per
 
 _COUNTED = frozenset({"CALL", "REQUEST", "TOKENS", "CURRENCY"})
@@ -19,7 +19,7 @@ def resolved(lexemes: list[Lexeme]) -> list[Lexeme]:
             case "OVER" | "UNDER" | "FLOOR":
                 out.append(_bound(word, lexemes[:place], rest))
             case "A":
-                out += _article(word, rest)
+                out += _article(word, rest, counted=_counted(out))
             case "IN":
                 if rest and rest[0].type in _QUANTITIES:
                     out.append(_as("PER", word))
@@ -38,11 +38,21 @@ def _as(type_: str, word: Lexeme, meaning: object = None) -> Lexeme:
     return Lexeme.make(type_, str(word), word.first, word.last, meaning)
 
 
-def _article(word: Lexeme, rest: list[Lexeme]) -> list[Lexeme]:
+def _counted(before: list[Lexeme]) -> bool:
+    """True where the clause has an amount already."""
+    for word in reversed(before):
+        if word.type in SEPARATORS:
+            return False
+        if word.type in ("NUM", "PART", "TIMES"):
+            return True
+    return False
+
+
+def _article(word: Lexeme, rest: list[Lexeme], counted: bool) -> list[Lexeme]:
     """ "a day", "a user", "a 24 hour window" say per what; "a teacher call" is one; else an article says nothing."""
     types = [other.type for other in rest]
     following = types[0] if types else ""
-    if following in _SPANS or following in ("SCOPE", "REQUEST"):
+    if following in _SPANS or following == "SCOPE" or (following == "REQUEST" and counted):
         return [_as("PER", word)]
     if following in _QUANTITIES and types[1:2] and types[1] in _SPANS:
         return [_as("PER", word)]

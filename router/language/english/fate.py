@@ -17,7 +17,7 @@ _EXHAUSTED = re.compile(
 )
 _ERROR = (
     r"(?:(?:http )?(?:errors?(?: (?:code|status|message))?(?: 429)?|429(?: errors?)?|status(?: code)? 429"
-    r"|rate[- ]limit errors?))\b"
+    r"|rate[- ]limit errors?)(?: too many requests)?)\b"
 )
 _WHOM = r"(?:(?:it|them|the|further|new|more|other|such|requests?|calls?|clients?|that|back) ?)*"
 _REJECT = re.compile(

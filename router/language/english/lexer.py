@@ -24,6 +24,7 @@ _DAYS = re.compile(
 _DAY_ONE = re.compile(
     rf"(?P<join>, ?|and |& ?|or |/|- ?|to |through |till |until )?(?:on |at |the )*(?P<day>{_DAY})\b ?"
 )
+_EACH_DAY = re.compile(r"each|every")
 _CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?:[:.h](?P<minute>\d{2}))?(?::00)? ?(?P<half>a\.m\.|p\.m\.|am\b|pm\b)"
     r"|(?P<hour24>\d{1,2})(?::|h)(?P<minute24>\d{2})(?::00)?(?: ?hrs| o'clock|h\b)?"
@@ -63,7 +64,6 @@ _FOR = re.compile(
     r"(?:for|on|with|in case of|when it comes to|if it is|when it is) (?:the |any |all |anything |everything )*"
 )
 _ONCE_PER = re.compile(r" ?(?:per|a|an|each|every|in|daily|hourly|weekly|monthly|only|at most)\b|,? ?$|\.")
-_INTRODUCED = frozenset({"SKIP", "UNKNOWN"})
 
 
 class Lexer:
@@ -182,7 +182,8 @@ class Lexer:
         if match := _WEEK_START.match(text, at):
             return self._put("WEEK_START", at, match.end(), DAYS.index(DAY_WORDS[match["day"]]))
         if match := _DAYS.match(text, at):
-            return self._put("DAYS", at, match.end(), _days(match["days"]))
+            each = bool(_EACH_DAY.search(self._text[at : match.start("days")]))
+            return self._put("DAYS", at, match.end(), (_days(match["days"]), each))
         if match := _PTH.match(text, at):
             return self._put("PTH", at, match.end(), Fraction(match["p"] or match["th"]) / 100)
         if (match := _CLOCK.match(text, at)) and boundary(text, match.end()):
@@ -256,7 +257,7 @@ class Lexer:
         if at >= len(self._text) or not self._text[at].isalpha():
             return False
         found = LEXICON.longest(self._text, at)
-        if found and found[1].type not in _INTRODUCED:
+        if found:
             return False
         return not (number(self._text, at) or part(self._text, at) or _DAYS.match(self._text, at))
 

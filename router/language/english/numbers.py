@@ -8,7 +8,7 @@ _ONES = (
     "seventeen eighteen nineteen"
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-ONES = {word: value for value, word in enumerate(_ONES.split())}
+ONES = {word: value for value, word in enumerate(_ONES.split())} | {"none": 0}
 TENS = {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 SUFFIXES = {"k": 1000, "mn": 10**6, "mio": 10**6, "bn": 10**9} | SCALES
@@ -127,7 +127,7 @@ def _words(text: str, at: int) -> tuple[int, Fraction] | None:
             if group % 100:
                 break
             group += TENS[word]
-        elif word in SCALES and seen:
+        elif word in SCALES:
             scale_value = SCALES[word]
             if scale_value == 100:
                 group = (group or 1) * 100

@@ -2,6 +2,8 @@
 
 import re
 
+from router.language.english.numbers import number
+from router.language.english.words import LEXICON
 from router.topics import is_common
 
 _ITEM_WORD = re.compile(r"[^\s,.;:!?()\"\n][^\s,;:!?()\"\n]*?(?=[.]?(?:[\s,;:!?()\"\n]|$))")
@@ -20,11 +22,21 @@ _STOPS_WORDS = (
     "it we you up no than outside until all any some everything else other others rest"
 )
 STOPS = frozenset(_STOPS_WORDS.split())
+_ALWAYS_STOPS = frozenset(
+    {"and", "or", "but", "always", "never", "not", "to", "the", "all", "any", "some", "other", "a"}
+)
 _MODELS = re.compile(r"\b(?:teacher|student|it|them|model)\b")
 _AGAIN = frozenset({"about", "regarding", "concerning"})
 LONGEST = 6
 
 Item = tuple[int, int, bool]
+
+
+# A topic ends before these: they say how much, how often or which way.
+_BREAKS = frozenset(
+    {"UNDER", "WITHIN", "OVER", "TARGET", "FLOOR", "NEVER", "ALWAYS", "ONLY", "PERCENT", "CALL", "TIMES", "TOKENS"}
+    | {"CURRENCY", "PER", "PER_UNIT", "EVERYBODY", "RANDOM", "NO_LIMIT", "EXHAUSTED", "REJECT", "QUEUE", "OTHERWISE"}
+)
 
 
 def read(text: str, at: int) -> list[tuple[int, int, str | None]]:
@@ -54,10 +66,11 @@ def read(text: str, at: int) -> list[tuple[int, int, str | None]]:
 
 
 def goes_somewhere(text: str, found: list[tuple[int, int, str | None]]) -> bool:
-    """True where "legal questions ..." is the subject of a rule: it ends in a noun and a model is named after it."""
+    """True where "legal questions ..." is the subject of a rule: topics by their form, and a model named after them."""
     _, end, _ = found[-1]
     sentence = re.split(r"[.;!?\n]", text[end:], maxsplit=1)[0]
-    return ends_in_noun(text, found) and bool(_MODELS.search(sentence))
+    named = ends_in_noun(text, found) or all(is_common(text[first:last]) for first, last, _ in found)
+    return named and bool(_MODELS.search(sentence))
 
 
 def ends_in_noun(text: str, found: list[tuple[int, int, str | None]]) -> bool:
@@ -75,7 +88,7 @@ def _item(text: str, at: int) -> Item | None:
     noun_seen = False
     while len(words) < LONGEST and (match := _ITEM_WORD.match(text, position)):
         word = match[0]
-        if word in STOPS or (not words and not word[0].isalpha()) or (noun_seen and word not in _AGAIN):
+        if _breaks(text, position) or (not words and not word[0].isalpha()) or (noun_seen and word not in _AGAIN):
             break
         noun_seen = word in NOUNS and bool(words)
         words.append(word)
@@ -86,6 +99,15 @@ def _item(text: str, at: int) -> Item | None:
     if not words:
         return None
     return at, end, words[-1] in NOUNS and len(words) > 1
+
+
+def _breaks(text: str, at: int) -> bool:
+    """True where a word carries on the sentence; not where it belongs to a noun, as in "drug use questions"."""
+    word, _, rest = text[at:].partition(" ")
+    if rest.partition(" ")[0].rstrip(".,;:!?") in NOUNS and word not in _ALWAYS_STOPS:
+        return False
+    found = LEXICON.longest(text, at)
+    return word in STOPS or bool(number(text, at)) or (found is not None and found[1].type in _BREAKS)
 
 
 def _short(text: str, item: Item) -> bool:

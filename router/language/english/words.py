@@ -58,7 +58,8 @@ _add(
     "the|please|kindly|should|must|may|can|could|shall|will|would|might|is|are|be|been|being|was|were|do|does|has|have",
     "should|must|may|can|could|shall|will|would|might be|get|have",
     "have|has|need|needs|ought|allowed|permitted to",
-    "we|i|you|they|i'd|we'd|i'll|we'll |like|want|need to",
+    "i'd|we'd|you'd like |to",
+    "we|i|you|they|i'd|we'd|i'll|we'll |want|need to",
     "we|i|you|they|i'd|we'd|i'll|we'll |want|would_like",
     "our|my|your|their|its|this|these|those|that|which|who|there|whose|someone|anyone|something|anything",
     "let|make|makes|made|keep|keeps|kept|hold|holds|held|stay|stays|remain|remains|spend|cost|costs|pay|pays|get|gets",
@@ -92,6 +93,7 @@ _add(
     "limit|limits|limited|restrict|restricted|cap|caps|capped|confine|confined |to|at",
     "or|and less|fewer|below|under",
     "as many|much|often as",
+    "hard|strict|absolute|upper limit|cap|maximum|bound |of|is",
 )
 _add("UNDER", None, "|a|the|our budget of|is")
 _add("WITHIN", None, "within|inside")

@@ -23,9 +23,9 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _KANJI_DAYS = "月火水木金土日"
 _DAY = r"(?:[月火水木金土日]曜日?|平日|週末|土日|営業日)"
 _DAYS = re.compile(
-    rf"毎週(?={_DAY})|{_DAY}(?:(?:から|~|-|、|・|と|や|および|または|か) ?{_DAY})*(?:まで(?!\d))?(?:の間)?"
+    rf"(?P<each>毎週)?(?P<days>{_DAY}(?:(?:から|~|-|、|・|と|や|および|または|か) ?{_DAY})*(?:まで(?!\d))?(?:の間)?"
     rf"|[月火水木金土日](?:から|~|-)[月火水木金土日](?:曜日?)?(?:まで)?(?![一-龯])"
-    rf"|[月火水木金土日](?:・[月火水木金土日])+(?:曜日?)?"
+    rf"|[月火水木金土日](?:・[月火水木金土日])+(?:曜日?)?)"
 )
 _DAY_ONE = re.compile(
     r"(?P<join>から|~|-)?(?P<day>平日|営業日|週末|土日|[月火水木金土日](?=曜|から|~|-|・|まで|$|の間))(?:曜日?)?"
@@ -121,6 +121,7 @@ _HEADER = re.compile(r"(?:http ?)?ヘッダー?(?:の|が|に|:| )? ?")
 _HEADER_IS = re.compile(r" ?(?:が|は|=|:|に) ?")
 _HEADER_END = re.compile(r"(?:である|の)?")
 _TONGUE = re.compile(r"言語(?:が|は|:| )? ?")
+_KANJI = re.compile("[一-龯々]")
 _NAME = re.compile(r"[a-z0-9_.@/+-]*[a-z0-9_@/+]")
 _LATIN = re.compile(r"[a-z0-9_@.-]*[a-z0-9_@]")
 _MALFORMED = re.compile(r"[.,]\d")
@@ -165,14 +166,18 @@ class Lexer:
             return end
         if found and found[1].type != "SKIP":
             return self._put(found[1].type, at, best, found[1].meaning)
-        if found is None or text[at] not in "はがをにのでもへ":
-            end = self._topic(at)
-            if end is not None:
-                return end
-        if found:
+        if found and not self._runs_on(best):
             return best
+        end = self._topic(at)
+        if end is not None:
+            return end
         latin = _LATIN.match(text, at)
         return self._put("UNKNOWN", at, latin.end() if latin else at + 1)
+
+    def _runs_on(self, at: int) -> bool:
+        """True inside a word written in Chinese characters: 量 says nothing, but 量子 is another word."""
+        around = self._text[at - 1 : at + 1]
+        return len(_KANJI.findall(around)) == 2 and not (LEXICON.longest(self._text, at) or number(self._text, at))
 
     def _number(self, at: int, best: int) -> int | None:
         """Numbers, and what is said with them: units of time, ratios, lengths, quantiles."""
@@ -256,13 +261,19 @@ class Lexer:
             found = self._string(match.end()) if match else None
             if found:
                 return self._put(type_, at, ending.match(text, found[0]).end(), found[1])  # type: ignore[union-attr]
+        for type_, after, ending in (("TAG", _TAG_AFTER, _TAG_END), ("GROUP", _GROUP_AFTER, _GROUP_END)):
+            bare = _NAME.match(text, at)
+            named = after.match(text, bare.end()) if bare else None
+            if bare and named:
+                value = self._normal.written(at, bare.end())
+                return self._put(type_, at, ending.match(text, named.end()).end(), value)  # type: ignore[union-attr]
         match = _HEADER.match(text, at)
         name = self._string(match.end()) if match else None
         link = _HEADER_IS.match(text, name[0]) if name else None
-        value = self._string(link.end()) if link else None
-        if name is None or value is None:
+        worth = self._string(link.end()) if link else None
+        if name is None or worth is None:
             return None
-        return self._put("HEADER", at, _HEADER_END.match(text, value[0]).end(), (name[1].lower(), value[1]))  # type: ignore[union-attr]
+        return self._put("HEADER", at, _HEADER_END.match(text, worth[0]).end(), (name[1].lower(), worth[1]))  # type: ignore[union-attr]
 
     def _fate(self, at: int) -> int | None:
         end = fate.exhausted(self._text, at)
@@ -293,7 +304,8 @@ class Lexer:
         if (match := _CLOCK.match(text, at)) and match["houra"]:
             return self._put("UNKNOWN", at, match.end())
         if match := _DAYS.match(text, at):
-            return self._put("DAYS", at, match.end(), _days(match[0])) if match[0] != "毎週" else match.end()
+            each = bool(match["each"])
+            return self._put("DAYS", at, match.end(), (_days(match["days"]), each))
         if boundary(text, at) and (match := _PTH.match(text, at)):
             return self._put("PTH", at, match.end(), Fraction(match["p"]) / 100)
         if (match := _ANSWERS.match(text, at)) and (end := self._answers(at, match.end())):

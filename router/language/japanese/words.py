@@ -216,7 +216,8 @@ _endings(
     "する して し します できる してよい してください される すること",
 )
 _endings("VERB", None, ("答え", "応答し", "回答し", "返答し", "対応し"), "る て ます させる てください られる てよい")
-_endings("VERB", None, ("応答", "回答", "返答", "対応", "処理"), "する させる します すること される")
+_endings("ANSWER", None, ("応答", "回答", "返答"), "する させる します すること される")
+_endings("VERB", None, ("対応", "処理"), "する させる します すること される")
 
 # Counting
 _add("PERCENT", None, "% パーセント ％")
@@ -304,6 +305,15 @@ _add(
         "全キー合計で 全ユーザーで 全キーで 全テナントで 全部合わせて"
     ),
 )
+
+_add("PER_UNIT", (1, "month"), "月額 月額で")
+_add("PER_UNIT", (1, "day"), "日額 日額で")
+_add("PER_UNIT", (12, "hour"), "半日に 半日で 半日あたり 半日ごとに")
+_add("SHARE", None, "利用率 使用率 利用率は 使用率は")
+_add("CONCURRENT", None, "同時リクエスト数 同時リクエスト 同時利用数")
+_add("TOKENS", None, "教師のトークン数 教師モデルのトークン数")
+_add("CODE", None, "プログラムのコード プログラムのコードを含む プログラムのコードが含まれる")
+_add("SKIP", None, "長さが 長さの 長さは")
 
 # Hours; days, clock times and zones are read by the lexer
 _add(

@@ -218,6 +218,44 @@ PHRASINGS: dict[str, Budget] = {
     "Try 1% at random.": Budget(explore=0.01),
     "At most 20% of requests. Explore 2% of requests.": Budget((share(0.2),), explore=0.02),
     "Flip a coin for 5% of requests": Budget(explore=0.05),
+    # as people really write
+    "I'd like roughly 25% of requests to go to the teacher, but never above 40%.": only(
+        share(0.25, kind=TARGET), share(0.4)
+    ),
+    "Max $0.50/day per user": only(usd(0.5, DAY, "user")),
+    "Limit: 200 calls/day": only(calls(200, DAY)),
+    "Budget: $10/day": only(usd(10, DAY)),
+    "20 calls a day per user, 1000 a day in total": only(calls(20, DAY, "user"), calls(1000, DAY)),
+    "at most $2 per thousand requests": only(usd(0.002, REQUEST)),
+    "average cost per request at most $0.002": only(usd(0.002, REQUEST)),
+    "p50 latency ≤ 800ms": only(latency(0.8, 0.5)),
+    "answers within 2 seconds for 95% of requests": only(latency(2, 0.95)),
+    "Mon-Fri 08:00-20:00 Europe/Berlin up to 40 calls per hour": only(
+        Limit("cap", "calls", 40, HOUR, during=During(WEEKDAYS, "08:00", "20:00", "Europe/Berlin"))
+    ),
+    "at most 20% of requests on weekdays and 5% at weekends": only(
+        Limit("cap", "share", 0.2, during=During(WEEKDAYS)), Limit("cap", "share", 0.05, during=During(WEEKEND))
+    ),
+    "100 calls each weekday": only(Limit("cap", "calls", 100, DAY, during=During(WEEKDAYS))),
+    "every weekday between 9 and 18 at most 50 calls an hour": only(
+        Limit("cap", "calls", 50, HOUR, during=During(WEEKDAYS, "09:00", "18:00"))
+    ),
+    "between 9am and 5pm at most 100 calls an hour, otherwise none": only(
+        Limit("cap", "calls", 100, HOUR, during=During(EVERY_DAY, "09:00", "17:00")),
+        Limit("cap", "calls", 0, HOUR, during=During(EVERY_DAY, "09:00", "17:00", otherwise=True)),
+    ),
+    "If a request is longer than 1000 tokens, ask the teacher.": rules(("teacher", When(longer_than_tokens=1000))),
+    "If the prompt contains code, use the teacher.": rules(("teacher", When(contains="code"))),
+    "Use the teacher whenever the question is about medicine.": rules(("teacher", When(topic="medicine"))),
+    "Route code to the teacher and small talk to the student.": rules(
+        ("teacher", When(contains="code")), ("student", When(topic="small talk"))
+    ),
+    "Drug use questions go to the teacher": rules(("teacher", When(topic="drug use questions"))),
+    "not more than one call per ten requests": only(share(0.1)),
+    "200 calls over any 30 days": only(calls(200, Window(30, "day", rolling=True))),
+    "20 calls over 5 minutes": only(calls(20, Window(5, "minute"))),
+    "at most 429 calls a day": only(calls(429, DAY)),
+    "When over budget return 429 Too Many Requests": Budget(when_exhausted="reject"),
     # several things at once
     "Keep the teacher around 20% of requests, never more than 200 calls a day per key. "
     "Always use it for legal questions.": Budget(

@@ -130,8 +130,8 @@ def test_parse_prints_exactly_the_promised_json(run: Any) -> None:
 def test_the_json_of_every_kind_of_statement(run: Any) -> None:
     text = (
         "On weekdays between 9 and 18 Tokyo time at most 50 calls per rolling day, otherwise 10. At most 500 calls a "
-        "week starting Sunday in JST. p95 under 2 seconds. At most $0.003 per request on average. Code goes to the teacher. "
-        "Requests with header x-plan: gold go to the student. When exhausted, queue for up to 10 seconds. "
+        "week starting Sunday in JST. p95 under 2 seconds. At most $0.003 per request on average. Code goes to "
+        "the teacher. Requests with header x-plan: gold go to the student. When exhausted, queue for up to 10 seconds. "
         "Try 1% at random."
     )
     printed = json.loads(run("parse", text, "--json").stdout)
