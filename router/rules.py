@@ -15,7 +15,7 @@ from router.script import language_of
 from router.topics import stems
 
 # Long prompts are read at both ends: that is where the question stands.
-_READ_CHARACTERS = 4000
+_READ_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,38 +117,49 @@ def _pattern(group: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(alternatives))
 
 
-# One of these is enough ...
+# One line of these is enough ...
 _CERTAIN = re.compile(
-    r"```|~~~\w|^\s*#include\s*[<\"]|Traceback \(most recent call last\)"
-    r"|^\s*(?:async )?def \w+\(.*\).*:\s*$|^\s*class \w+(?:\(.*\))?\s*[:{]\s*$"
+    r"^~~~\w|^#include\s*[<\"]|^Traceback \(most recent call last\)|^#!/"
+    r"|^(?:async )?def \w+\(.*\).*:\s*$|^class \w+(?:\(.*\))?\s*[:{]\s*$"
     r"|\bpublic static void\b|\bfunction\b\s*\w*\s*\([^)]*\)\s*\{|\b(?:fn|func) \w+\([^)]*\).*\{"
-    r"|^\s*(?:SELECT\b.+\bFROM\b|INSERT INTO\b|CREATE TABLE\b)|</[a-z][a-z0-9]*>\s*$|^#!/",
-    re.MULTILINE | re.IGNORECASE,
+    r"|^(?:SELECT\b.+\bFROM\b|INSERT INTO\b|CREATE TABLE\b)|</[a-z][a-z0-9]*>\s*$",
+    re.IGNORECASE,
 )
-# ... of these it takes lines of two kinds, or three lines.
+# ... of these it takes lines of three kinds, or three signs of two kinds.
 _SIGNS = tuple(
-    re.compile(sign, re.MULTILINE)
+    re.compile(sign)
     for sign in (
         r"[;{}]\s*$",
-        r"^\s*(?:import \w[\w.]*|from \w[\w.]* import|using \w+|package \w+)\b",
-        r"^\s*(?:const|let|var|int|float|double|char|bool|auto|val|mut)\s+\w+\s*[=;]",
+        r"^(?:import \w[\w.]*|from \w[\w.]* import|using \w+|package \w+)\b",
+        r"^(?:const|let|var|int|float|double|char|bool|auto|val|mut)\s+\w+\s*[=;]",
         r"\w+(?:\.\w+)+\([^)]*\)|\b\w+_\w+\([^)]*\)",
-        r"^\s*(?:if|for|while|else|elif|switch|try|except|catch)\b.*[:{]\s*$",
-        r"^\s*return\b|=>|->|\+=|==|!=|&&|\|\|",
-        r"^\s*\w+(?:\[\w*\])?\s*=\s*[\w\"'\[{(].*$",
-        r"^\s*(?://|/\*|#\s?\w+:)",
+        r"^(?:if|for|while|else|elif|switch|try|except|catch)\b.*[:{]\s*$",
+        r"^return\b|=>|->|\+=|==|!=|&&|\|\|",
+        r"^\w+(?:\[\w*\])?\s*=\s*[\w\"'\[{(].*$",
+        r"^(?://|/\*|#\s?\w+:)",
     )
 )
+# Prose is passed over quickly: a line of code begins so, or holds one of these characters.
+_OPENINGS = ("import ", "from ", "using ", "package ", "return", "SELECT ", "select ", "INSERT ", "CREATE ", "public ")
+_CHARACTERS = re.compile(r"[{};=<>#~&|]|\w\(|//|/\*")
+_LONGEST_LINE = 300
 
 
 def contains_code(text: str) -> bool:
     """True for text with the structure of source code; prose about code has none."""
-    text = _ends(text)
-    if _CERTAIN.search(text):
+    if "```" in text:
         return True
-    kinds, lines = 0, 0
-    for sign in _SIGNS:
-        found = len(sign.findall(text))
-        kinds += found > 0
-        lines += found
-    return kinds >= 3 or (kinds >= 2 and lines >= 3)
+    kinds: set[int] = set()
+    signs = 0
+    for written in _ends(text).splitlines():
+        line = written.strip()[:_LONGEST_LINE]
+        if not (line.startswith(_OPENINGS) or _CHARACTERS.search(line)):
+            continue
+        if _CERTAIN.search(line):
+            return True
+        found = [kind for kind, sign in enumerate(_SIGNS) if sign.search(line)]
+        kinds.update(found)
+        signs += len(found)
+        if len(kinds) >= 3 or (len(kinds) == 2 and signs >= 3):
+            return True
+    return False

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import islice
 
 _SCRIPTS = (
     ("ja", re.compile("[\u3041-\u30fa\uff66-\uff9d]")),
@@ -43,11 +44,16 @@ for _language, _words in _COMMONEST.items():
     for _word in _words.split():
         _BY_WORD[_word] = (*_BY_WORD.get(_word, ()), _language)
 _WORDS = re.compile(r"[^\W\d_]+")
-_MOST_WORDS = 400
+# A language shows itself soon.
+_MOST_WORDS = 150
+_MOST_CHARACTERS = 1500
 
 
 def language_of(text: str) -> str | None:
     """ISO 639-1 code, or None where nothing tells (no letters, or Latin words of no language listed)."""
+    if text.isascii():
+        return _latin(text)
+    text = text[:_MOST_CHARACTERS]
     counts = {name: len(pattern.findall(text)) * (3 if name in _DENSE else 1) for name, pattern in _SCRIPTS}
     if counts["ja"] and counts["ja"] * 8 >= counts["han"]:
         counts["ja"] += counts.pop("han")  # Japanese mixes both; Chinese has no kana
@@ -69,9 +75,9 @@ def language_of(text: str) -> str | None:
 
 def _latin(text: str) -> str | None:
     tally: Counter[str] = Counter()
-    for word in _WORDS.findall(text.lower())[:_MOST_WORDS]:
+    for match in islice(_WORDS.finditer(text), _MOST_WORDS):
         # A word that several languages share speaks for each of them, but less.
-        languages = _BY_WORD.get(word, ())
+        languages = _BY_WORD.get(match[0].lower(), ())
         for language in languages:
             tally[language] += 12 // len(languages)
     if not tally:
