@@ -119,7 +119,7 @@ def _pattern(group: Sequence[str]) -> re.Pattern[str]:
 
 # One line of these is enough ...
 _CERTAIN = re.compile(
-    r"^~~~\w|^#include\s*[<\"]|^Traceback \(most recent call last\)|^#!/"
+    r"^~~~\w|^#include\s*[<\"]|^#!/"
     r"|^(?:async )?def \w+\(.*\).*:\s*$|^class \w+(?:\(.*\))?\s*[:{]\s*$"
     r"|\bpublic static void\b|\bfunction\b\s*\w*\s*\([^)]*\)\s*\{|\b(?:fn|func) \w+\([^)]*\).*\{"
     r"|^(?:SELECT\b.+\bFROM\b|INSERT INTO\b|CREATE TABLE\b)|</[a-z][a-z0-9]*>\s*$",
@@ -140,14 +140,26 @@ _SIGNS = tuple(
     )
 )
 # Prose is passed over quickly: a line of code begins so, or holds one of these characters.
-_OPENINGS = ("import ", "from ", "using ", "package ", "return", "SELECT ", "select ", "INSERT ", "CREATE ", "public ")
+_OPENINGS = (
+    "import ",
+    "class ",
+    "from ",
+    "using ",
+    "package ",
+    "return",
+    "SELECT ",
+    "select ",
+    "INSERT ",
+    "CREATE ",
+    "public ",
+)
 _CHARACTERS = re.compile(r"[{};=<>#~&|]|\w\(|//|/\*")
 _LONGEST_LINE = 300
 
 
 def contains_code(text: str) -> bool:
     """True for text with the structure of source code; prose about code has none."""
-    if "```" in text:
+    if "```" in text or "Traceback (most recent call last)" in text:
         return True
     kinds: set[int] = set()
     signs = 0

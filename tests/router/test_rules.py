@@ -69,6 +69,7 @@ def test_a_topic_matches_by_a_tag_of_its_name() -> None:
         "<div>\n<p>hi</p>\n</div>",
         'Traceback (most recent call last):\n  File "a.py"',
         "fn main() { println!(); }",
+        "class Foo:\n    pass",
     ],
 )
 def test_code_is_known_by_its_structure(text: str) -> None:
