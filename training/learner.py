@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from policies.action import Step
-from policies.prompt_features import Floats, Ints
 from policies.wheels import Estimators, Prices, StepNet, WheelsPolicy
 from training import constraint
-from training.blend import Blend, choose
+from training.calibration import calibrate
 from training.dataset import Table
-from training.estimators import EstimatorConfig, Fitted
+from training.estimators import EstimatorConfig
+from training.lessons import Lessons
 from training.networks import TrainableStepNet
 from training.path_consistency import (
     cost_consistency_error,
@@ -66,55 +66,6 @@ class PathConsistencyConfig:
     seed: int = 0
     gains: constraint.Gains = field(default_factory=constraint.Gains)
     estimators: EstimatorConfig = field(default_factory=EstimatorConfig)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lessons:
-    """What the loop reads: features per step and outcomes, N rows, qualities in units of `scale`."""
-
-    route: Tensor
-    defer: Tensor | None
-    student: Tensor
-    teacher: Tensor
-    scale: float
-    train: Ints
-    """Rows to learn from."""
-    val: Ints
-    blends: dict[Step, Blend]
-
-    @property
-    def two_steps(self) -> bool:
-        return self.defer is not None
-
-
-def prepare(table: Table, fitted: Fitted) -> Lessons:
-    """Join estimates and features, choose the blends, find the unit of quality."""
-    known = table.both_known
-    chosen_on = np.flatnonzero(known & (table.split != "test"))
-    route = np.hstack([fitted.prompt_estimates, table.prompt])
-    estimates = {Step.ROUTE: fitted.prompt_estimates}
-    defer = None
-    if table.draft is not None and fitted.draft_estimates is not None:
-        estimates[Step.DEFER] = np.hstack([fitted.prompt_estimates, fitted.draft_estimates])
-        defer = np.hstack([estimates[Step.DEFER], table.prompt, table.draft])
-    blends = {
-        step: choose(values[chosen_on], table.student[chosen_on], table.teacher[chosen_on])
-        for step, values in estimates.items()
-    }
-    last = list(blends)[-1]
-    gain = estimates[last][chosen_on] @ blends[last].weights[:-1, 1]
-    # The floor keeps a table without any signal from blowing its noise up to full size.
-    scale = max(round(float(gain.std()), 8), 0.02)
-    return Lessons(
-        route=torch.tensor(route),
-        defer=None if defer is None else torch.tensor(defer),
-        student=torch.tensor(table.student / scale),
-        teacher=torch.tensor(table.teacher / scale),
-        scale=scale,
-        train=np.flatnonzero((table.split == "train") & (~np.isnan(table.student) | ~np.isnan(table.teacher))),
-        val=np.flatnonzero((table.split == "val") & known),
-        blends=blends,
-    )
 
 
 @dataclass(slots=True, eq=False)
@@ -163,7 +114,7 @@ def begin(lessons: Lessons, config: PathConsistencyConfig) -> Loop:
     generator = torch.Generator().manual_seed(config.seed)
     nets: dict[Step, TrainableStepNet] = {}
     lagged: dict[Step, TrainableStepNet] = {}
-    for step, features in _features(lessons).items():
+    for step, features in lessons.features.items():
         for place in (nets, lagged):
             place[step] = TrainableStepNet(
                 features[lessons.train].numpy(),
@@ -180,17 +131,11 @@ def begin(lessons: Lessons, config: PathConsistencyConfig) -> Loop:
     budgets = constraint.knots(config.least_share, config.knots)
     last = list(nets)[-1]
     with torch.no_grad():
-        features = _features(lessons)[last][lessons.train]
+        features = lessons.features[last][lessons.train]
         one = torch.ones(len(features), dtype=torch.float64)
         gain = nets[last](features, one, one)[1].numpy()
     price = constraint.falling(np.maximum(0.0, np.quantile(gain, 1.0 - budgets)))
     return Loop(nets, lagged, optimiser, constraint.start(budgets, price), generator)
-
-
-def _features(lessons: Lessons) -> dict[Step, Tensor]:
-    if lessons.defer is None:
-        return {Step.ROUTE: lessons.route}
-    return {Step.ROUTE: lessons.route, Step.DEFER: lessons.defer}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,7 +193,7 @@ def losses(
     two = lessons.two_steps
     row, branch = episodes.row, episodes.branch
     price = price_at(episodes.share, multiplier)
-    features = _features(lessons)
+    features = lessons.features
 
     def look(which: dict[Step, TrainableStepNet]) -> list[Judged]:
         return [judge(which, step, features[step][row], episodes.share, price, config) for step in which]
@@ -350,7 +295,7 @@ def _batch(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) -> Episo
     cut = round(config.batch * config.on_policy)
     episodes = off_policy(rows[cut:], share[cut:], two_steps=lessons.two_steps)
     if cut:
-        features = _features(lessons)
+        features = lessons.features
         with torch.no_grad():
             price = price_at(share[:cut], loop.multiplier)
             ask = [
@@ -383,7 +328,7 @@ def _advantage(loop: Loop, lessons: Lessons, share: float) -> tuple[Tensor, Tens
     shares = torch.full((len(rows),), share, dtype=torch.float64)
     with torch.no_grad():
         _, gain, correction, _ = loop.nets[step](
-            _features(lessons)[step][rows], shares, price_at(shares, loop.multiplier)
+            lessons.features[step][rows], shares, price_at(shares, loop.multiplier)
         )
     return lessons.teacher[rows] - lessons.student[rows], gain, correction[:, 1]
 
@@ -489,51 +434,5 @@ def finish(
         draft_cost=config.draft_cost,
     )
     rows = np.flatnonzero(table.split != "test")
-    features = {step: values[rows].numpy() for step, values in _features(lessons).items()}
+    features = {step: values[rows].numpy() for step, values in lessons.features.items()}
     return calibrate(policy, features)
-
-
-def spent(policy: WheelsPolicy, features: dict[Step, Floats], share: float) -> float:
-    """Mean cost, in teacher calls, of acting on `score > 0` at a budget share."""
-    at_route = policy.score_prepared(Step.ROUTE, features[Step.ROUTE], share) > 0
-    if len(policy.steps) == 1:
-        return float(at_route.mean())
-    escalated = ~at_route & (policy.score_prepared(Step.DEFER, features[Step.DEFER], share) > 0)
-    return float((at_route | escalated).mean() + policy.draft_cost * (~at_route).mean())
-
-
-def calibrate(policy: WheelsPolicy, features: dict[Step, Floats]) -> WheelsPolicy:
-    """Prices found by bisection so that acting greedily spends each knot's share on these rows (B, F per step).
-
-    Training prices what the soft policy spends; the gateway acts on the sign of the score, which spends otherwise.
-    """
-    budgets = np.exp(policy.prices.log_share)
-    found = np.zeros(len(budgets))
-    for k, budget in enumerate(budgets):
-
-        def cost(price: float, budget: float = float(budget)) -> float:
-            flat = Prices(policy.prices.log_share, np.full(len(budgets), price))
-            return spent(_with_prices(policy, flat), features, budget)
-
-        low, high = 0.0, max(1.0, 2.0 / policy.scale)
-        if cost(low) <= budget:
-            continue
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if cost(middle) > budget else (low, middle)
-        found[k] = high
-    return _with_prices(policy, Prices(policy.prices.log_share, constraint.falling(found)))
-
-
-def _with_prices(policy: WheelsPolicy, prices: Prices) -> WheelsPolicy:
-    return WheelsPolicy(
-        policy.name,
-        policy.version,
-        policy.steps,
-        policy.estimators,
-        policy.nets,
-        prices,
-        policy.temperature,
-        policy.scale,
-        policy.draft_cost,
-    )

@@ -134,7 +134,8 @@ def train_policy(
 
     from training.dataset import build_table
     from training.evaluate import evaluate
-    from training.learner import begin, finish, prepare, run
+    from training.learner import begin, finish, run
+    from training.lessons import prepare
 
     # One thread: the nets are small, and sums in a fixed order make a run reproducible.
     torch.set_num_threads(1)

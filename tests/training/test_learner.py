@@ -14,22 +14,21 @@ from policies.policy import Signals
 from policies.wheels import WheelsPolicy
 from tests.training.tables import sums
 from training import constraint
+from training.calibration import spent
 from training.dataset import Table, build_table
 from training.estimators import EstimatorConfig, Fitted, fit_estimators
 from training.evaluate import evaluate, observations
 from training.learner import (
-    Lessons,
     Loop,
     PathConsistencyConfig,
     begin,
     finish,
     judge,
     losses,
-    prepare,
     price_at,
     run,
-    spent,
 )
+from training.lessons import Lessons, prepare
 from training.metrics import apgr
 from training.train_policy import shuffled
 from training.trajectories import off_policy
