@@ -1,5 +1,6 @@
 """Time zones as people name them: "Tokyo time", "Asia/Tokyo", "JST"."""
 
+import re
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -70,14 +71,17 @@ AREAS = frozenset(_AREAS_WORDS.split())
 _REGIONS = ("Europe", "America", "Asia", "Australia", "Africa", "Pacific", "Atlantic", "Indian")
 
 
+_WELL_FORMED = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{1,30}(?:/[A-Za-z0-9_+-]{1,30}){0,2}")
+
+
 @lru_cache(maxsize=256)
 def exists(name: str) -> bool:
-    """True for a name that the time zone database knows."""
+    """True for a name that the time zone database knows. Only what looks like one is looked up: a name is a path."""
+    if not _WELL_FORMED.fullmatch(name) or ("/" in name and name.partition("/")[0].lower() not in AREAS):
+        return False
     try:
         ZoneInfo(name)
-    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError; bad keys are ValueErrors
-        return False
-    except KeyError:
+    except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError; a directory is an OSError
         return False
     return True
 

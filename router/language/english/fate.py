@@ -19,7 +19,7 @@ _ERROR = (
     r"(?:(?:http )?(?:errors?(?: (?:code|status|message))?(?: 429)?|429(?: errors?)?|status(?: code)? 429"
     r"|rate[- ]limit errors?)(?: too many requests)?)\b"
 )
-_WHOM = r"(?:(?:it|them|the|further|new|more|other|such|requests?|calls?|clients?|that|back) ?)*"
+_WHOM = r"(?:(?:it|them|the|further|new|more|other|such|requests?|calls?|clients?|that|back) ?){0,3}"
 _REJECT = re.compile(
     rf"(?:return|returns|returned|give|gives|send|raise|raises|answer|answered|reply|respond|get|gets|see|show) {_WHOM}"
     rf"(?:with )?(?:an? )?{_ERROR}"

@@ -18,11 +18,13 @@ from router.language.lexing import closing, lexeme, unescaped
 
 _DAY = "|".join(sorted(DAY_WORDS, key=len, reverse=True)) + "|weekdays?|working days?|workdays?|week-?ends?"
 _DAYS = re.compile(
-    rf"(?:(?:on|at|every|each|from|during|the|all) )*(?P<days>(?:{_DAY})\b"
-    rf"(?:(?:, ?(?:and |or )?| and | or | ?& ?|/| ?- ?| to | through | till | until )(?:on |at |the )*(?:{_DAY})\b)*)"
+    rf"(?:(?:on|at|every|each|from|during|the|all) ){{0,3}}(?P<days>(?:{_DAY})\b"
+    r"(?:(?:, ?(?:and |or )?| and | or | ?& ?|/| ?- ?| to | through | till | until )"
+    rf"(?:on |at |the ){{0,2}}(?:{_DAY})\b){{0,9}})"
 )
 _DAY_ONE = re.compile(
-    rf"(?P<join>, ?|and |& ?|or |/|- ?|to |through |till |until )?(?:on |at |the )*(?P<day>{_DAY})\b ?"
+    r"(?P<join>, ?|and |& ?|or |/|- ?|to |through |till |until )?(?:on |at |the ){0,2}"
+    rf"(?P<day>{_DAY})\b ?"
 )
 _EACH_DAY = re.compile(r"each|every")
 _CLOCK = re.compile(
@@ -36,12 +38,18 @@ _WEEK_START = re.compile(
     r"counted)(?: on| at| with| from)?(?: a| every)? "
     rf"(?P<day>{'|'.join(sorted(DAY_WORDS, key=len, reverse=True))})\b"
 )
-_ZONE_PATH = re.compile(r"(?:in |the |at )*(?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])+)(?: time)?(?: zone)?\b")
+_ZONE_PATH = re.compile(
+    r"(?:in |the |at ){0,3}(?P<name>[a-z_]{1,30}(?:/[a-z0-9_+-]{0,30}[a-z0-9]){1,2})(?![/a-z0-9_])"
+    r"(?: time)?(?: zone)?\b"
+)
 _ZONE_TIME = re.compile(
-    r"(?:in |the |at )*(?P<name>[a-z][a-z.']*(?: [a-z.']+){0,2}?) (?:standard |local |daylight )?time(?:zone| zone)?\b"
+    r"(?:in |the |at ){0,3}(?P<name>[a-z][a-z.']*(?: [a-z.']+){0,2}?) "
+    r"(?:standard |local |daylight )?time(?:zone| zone)?\b"
 )
 _ZONE_SHORT = re.compile(r"(?:in )?(?P<name>utc|gmt|jst|kst|cet|cest|est|edt|pst|pdt|aest|bst)\b(?: time)?")
-_ZONE_NAMED = re.compile(r"(?:the )?time ?zone(?: is| of|:| =)? (?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])*)\b")
+_ZONE_NAMED = re.compile(
+    r"(?:the )?time ?zone(?: is| of|:| =)? (?P<name>[a-z_]{1,30}(?:/[a-z0-9_+-]{0,30}[a-z0-9]){0,2})\b"
+)
 _ZONE_ODD = re.compile(r"\b(?:ist|cst|local|my|our)\b")
 _PTH = re.compile(r"p ?-?(?P<p>\d{1,2}(?:\.\d+)?|100)\b|(?P<th>\d{1,2}(?:\.\d+)?)(?:st|nd|rd|th) percentile\b")
 _LONE_TAG = re.compile(
@@ -61,7 +69,7 @@ _TONGUE = re.compile(r"(?:in )?(?:the )?language ")
 _MALFORMED = re.compile(r"[.,]\d")
 _WORD = re.compile(r"[\w'&+#@-]*\w")
 _FOR = re.compile(
-    r"(?:for|on|with|in case of|when it comes to|if it is|when it is) (?:the |any |all |anything |everything )*"
+    r"(?:for|on|with|in case of|when it comes to|if it is|when it is) (?:the |any |all |anything |everything ){0,3}"
 )
 _ONCE_PER = re.compile(r" ?(?:per|a|an|each|every|in|daily|hourly|weekly|monthly|only|at most)\b|,? ?$|\.")
 
@@ -123,7 +131,7 @@ class Lexer:
         return bool(self._out) and self._out[-1].type == "NUM"
 
     def _between_numbers(self, at: int, end: int) -> bool:
-        rest = self._text[end:].lstrip()
+        rest = self._text[end : end + 2].lstrip()
         return bool(self._out) and self._out[-1].type in ("NUM", "CLOCK") and rest[:1].isdigit() and at > 0
 
     def _quoted(self, at: int) -> int:

@@ -7,7 +7,7 @@ from router.language.english.words import LEXICON
 from router.topics import is_common
 
 _ITEM_WORD = re.compile(r"[^\s,.;:!?()\"\n][^\s,;:!?()\"\n]*?(?=[.]?(?:[\s,;:!?()\"\n]|$))")
-_JOIN = re.compile(r"(?:, ?and |, ?or |, ?| and | or | ?& ?)(?:for |on |about |any |the )*")
+_JOIN = re.compile(r"(?:, ?and |, ?or |, ?| and | or | ?& ?)(?:for |on |about |any |the ){0,2}")
 _NOUNS_WORDS = (
     "question questions request requests query queries prompt prompts matter matters topic topics issue issues problem "
     "problems task tasks inquiry inquiries enquiry enquiries case cases message messages"
@@ -28,6 +28,7 @@ _ALWAYS_STOPS = frozenset(
 _MODELS = re.compile(r"\b(?:teacher|student|it|them|model)\b")
 _AGAIN = frozenset({"about", "regarding", "concerning"})
 LONGEST = 6
+MOST = 12
 
 Item = tuple[int, int, bool]
 
@@ -45,7 +46,7 @@ def read(text: str, at: int) -> list[tuple[int, int, str | None]]:
     if first is None:
         return []
     items = [first]
-    while (join := _JOIN.match(text, items[-1][1])) and (item := _item(text, join.end())):
+    while len(items) < MOST and (join := _JOIN.match(text, items[-1][1])) and (item := _item(text, join.end())):
         items.append(item)
     if first[2]:
         kept = 1

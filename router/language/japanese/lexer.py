@@ -23,7 +23,8 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _KANJI_DAYS = "月火水木金土日"
 _DAY = r"(?:[月火水木金土日]曜日?|平日|週末|土日|営業日)"
 _DAYS = re.compile(
-    rf"(?P<each>毎週)?(?P<days>{_DAY}(?:(?:から|~|-|、|・|と|や|および|または|か) ?{_DAY})*(?:まで(?!\d))?(?:の間)?"
+    rf"(?P<each>毎週)?(?P<days>{_DAY}(?:(?:から|~|-|、|・|と|や|および|または|か) ?{_DAY}){{0,9}}"
+    r"(?:まで(?!\d))?(?:の間)?"
     rf"|[月火水木金土日](?:から|~|-)[月火水木金土日](?:曜日?)?(?:まで)?(?![一-龯])"
     rf"|[月火水木金土日](?:・[月火水木金土日])+(?:曜日?)?)"
 )
@@ -41,7 +42,9 @@ _HOURS = re.compile(
 )
 _AFTER = re.compile(rf"{_CLOCK_TEXT.format('a')}(?P<way>以降|以後|から|まで|以前|より前|前)")
 _CLOCK = re.compile(_CLOCK_TEXT.format("a"))
-_ZONE_PATH = re.compile(r"(?P<name>[a-z_]+(?:/[a-z0-9_+-]*[a-z0-9])+)(?: ?(?:標準時|時間|時刻))?")
+_ZONE_PATH = re.compile(
+    r"(?P<name>[a-z_]{1,30}(?:/[a-z0-9_+-]{0,30}[a-z0-9]){1,2})(?![/a-z0-9_])(?: ?(?:標準時|時間|時刻))?"
+)
 _ZONE_SHORT = re.compile(
     r"(?P<name>utc|gmt|jst|kst|cet|cest|est|edt|pst|pdt|aest|bst)(?![a-z])(?: ?(?:標準時|時間|時刻))?"
 )

@@ -14,7 +14,7 @@ AFTER = re.compile(
 # A list of topics holds words without hiragana; a single topic may hold any.
 _WORD = r"[一-龯々ァ-ヶーa-z0-9]{1,12}?"
 _LIST = re.compile(
-    rf"(?P<items>{_WORD}(?:(?:、|や|と|・|または|か|および|もしくは) ?{_WORD})+)(?=(?:など)?{AFTER.pattern})"
+    rf"(?P<items>{_WORD}(?:(?:、|や|と|・|または|か|および|もしくは) ?{_WORD}){{1,7}})(?=(?:など)?{AFTER.pattern})"
 )
 _ONE = re.compile(rf"(?P<one>[^\s、。,.!?「」『』\"()を:;]{{1,20}}?)(?=(?:など)?{AFTER.pattern})")
 _JOIN = re.compile("、 ?|や|と|・|または|か|および|もしくは")

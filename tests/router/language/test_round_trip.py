@@ -64,6 +64,32 @@ def test_any_text_is_read_or_refused_with_a_phrase_of_its_own(text: str) -> None
     assert_read_or_refused(text)
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a/",
+        "the ",
+        "at ",
+        "9:",
+        "-",
+        "1割",
+        "法律や",
+        '"',
+        "\\",
+        "「",
+        "monday and ",
+        "law and ",
+        "return it ",
+        "twenty ",
+        "万",
+        "\n- ",
+    ],
+)
+@pytest.mark.parametrize("around", ["{}", "always use it for {}", "{}の質問は教師へ"])
+def test_a_long_run_of_the_same_words_is_read_or_refused(unit: str, around: str) -> None:
+    assert_read_or_refused(around.format((unit * 1900)[:1900]))
+
+
 _WORDS = (
     "at most,around,never,always,more than,under,20%,a fifth,one in ten,5,-3,429,"
     "1e9,200,calls,requests,tokens,$5,300 euros,a,"
