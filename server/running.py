@@ -57,7 +57,7 @@ def read_budget(settings: Settings) -> Parsed:
     try:
         return parse(settings.budget, timezone=settings.timezone, rates=settings.rates)
     except Unreadable as error:
-        raise StartError(f"the budget cannot be read: {error.message} {error.hint}".rstrip(), 2) from None
+        raise StartError(f"the budget cannot be read: {error}", 2) from None
 
 
 def _show(console: Console, settings: Settings, parsed: Parsed) -> None:

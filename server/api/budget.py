@@ -61,7 +61,7 @@ def _parse(gateway: Gateway, text: str) -> Parsed:
     try:
         return parse(text, timezone=gateway.settings.timezone, rates=gateway.settings.rates)
     except Unreadable as error:
-        raise BadRequest(f"{error.message} {error.hint}".strip(), param="text", code="unreadable_budget") from None
+        raise BadRequest(str(error), param="text", code="unreadable_budget") from None
 
 
 async def _state(gateway: Gateway) -> dict[str, Any]:
