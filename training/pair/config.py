@@ -25,6 +25,15 @@ TAUGHT: Final[Mapping[str, float]] = {
 }  # fmt: skip
 
 
+# At the end the teacher repeats what is slowest to learn: taking away, alone and after other steps.
+REPEATED: Final[Mapping[str, float]] = {
+    "sum": 0.02, "difference": 0.24, "product": 0.01, "quotient": 0.01,
+    "gain": 0.01, "loss": 0.20, "groups": 0.01, "share": 0.01,
+    "large product": 0.03, "bags": 0.04, "in and out": 0.09, "compare": 0.03, "times as many": 0.01,
+    "shopping": 0.01, "change": 0.11, "seats": 0.09, "chain": 0.08,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A Llama: `heads` of `hidden / heads` dimensions, tied embeddings."""
@@ -36,32 +45,51 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """`steps` steps of a course on questions of these `shares`, with `layers` layers.
+
+    The learning rate is `scale` times the course's: it rises over `warmup` steps and falls to zero over the last
+    `decay` share of the stage.
+    """
+
+    steps: int
+    shares: Mapping[str, float]
+    layers: int
+    scale: float = 1.0
+    warmup: int = 100
+    decay: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
-    """How one model is trained. A step is `rows` rows of `row_tokens` tokens; the learning rate rises over `warmup`
-    steps, stays, and falls to zero over the last `decay` share of the steps. Where `grown_at` is set, the model has
-    `young_layers` layers up to that step and all of them after it, at `grown_scale` of the learning rate."""
+    """How one model is trained: stage after stage, in steps of `rows` rows of `row_tokens` tokens. `worked` says
+    whether it learns the steps or the number alone."""
 
     shape: Shape
-    shares: Mapping[str, float]
-    steps: int
+    stages: tuple[Stage, ...]
     rows: int
     learning_rate: float
     embedding_rate: float
     worked: bool
-    young_layers: int = 0
-    grown_at: int = 0
-    grown_scale: float = 1.0
     row_tokens: int = 128
-    warmup: int = 100
-    decay: float = 0.3
     weight_decay: float = 0.05
     checkpoint_every: int = 100
     seed: int = 20
 
     @property
-    def young(self) -> Shape:
-        """The shape at the first step."""
-        return replace(self.shape, layers=self.young_layers) if self.grown_at else self.shape
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def at(self, step: int) -> tuple[Stage, int]:
+        """The stage of `step` and how many steps of it are done before."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        raise IndexError(f"the course has {self.steps} steps and none after them")
+
+    def shape_at(self, step: int) -> Shape:
+        return replace(self.shape, layers=self.at(step)[0].layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +109,24 @@ class Recipe:
 
 FULL: Final = Recipe(
     student=Course(
-        Shape(128, 384, 4, 4), PRACTISED, steps=3_000, rows=12, learning_rate=5e-3, embedding_rate=2e-3, worked=False
+        Shape(128, 384, 4, 4),
+        (Stage(3_000, PRACTISED, layers=4),),
+        rows=12,
+        learning_rate=5e-3,
+        embedding_rate=2e-3,
+        worked=False,
     ),
     teacher=Course(
         Shape(384, 1152, 5, 6),
-        TAUGHT,
-        steps=1_200,
+        (
+            Stage(800, TAUGHT, layers=2, decay=0.0),
+            Stage(400, TAUGHT, layers=5, scale=0.35, decay=0.9),
+            Stage(400, REPEATED, layers=5, scale=0.3, warmup=40, decay=0.7),
+        ),
         rows=20,
         learning_rate=4e-3,
         embedding_rate=2e-3,
         worked=True,
-        young_layers=2,
-        grown_at=800,
-        grown_scale=0.35,
     ),
 )
 
@@ -101,25 +134,19 @@ FULL: Final = Recipe(
 QUICK: Final = Recipe(
     student=Course(
         Shape(32, 64, 2, 2),
-        PRACTISED,
-        steps=40,
+        (Stage(40, PRACTISED, layers=2, warmup=5),),
         rows=4,
         learning_rate=3e-3,
         embedding_rate=3e-3,
         worked=False,
-        warmup=5,
     ),
     teacher=Course(
         Shape(64, 128, 2, 2),
-        TAUGHT,
-        steps=40,
+        (Stage(20, TAUGHT, layers=1, warmup=5, decay=0.0), Stage(20, REPEATED, layers=2, warmup=5)),
         rows=4,
         learning_rate=3e-3,
         embedding_rate=3e-3,
         worked=True,
-        young_layers=1,
-        grown_at=20,
-        warmup=5,
     ),
     vocabulary=512,
     tokenizer_questions=2_000,

@@ -36,7 +36,7 @@ def answer(question: Question, worked: bool) -> str:
 def lesson(course: Course, role: Role, tokenizer: Tokenizer, step: int) -> Lesson:
     """The rows of one step. Questions come in a fixed order and go to the first row with room for them; a step ends
     when eight in a row found none."""
-    questions = stream(Random(f"{role}-{course.seed}-{step}"), "train", course.shares)
+    questions = stream(Random(f"{role}-{course.seed}-{step}"), "train", course.at(step)[0].shares)
     pad, end = token_id(tokenizer, PAD), token_id(tokenizer, END)
     size = (course.rows, course.row_tokens)
     tokens, targets = torch.full(size, pad), torch.full(size, IGNORED)

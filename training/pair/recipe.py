@@ -21,7 +21,7 @@ from training.pair.train import Progress, train
 def tokenizer_of(recipe: Recipe) -> Tokenizer:
     """The tokenizer, learned from questions and worked answers of the recipe's own seed."""
     rng = Random(f"tokenizer-{recipe.seed}")
-    questions = (make(rng, recipe.student.shares) for _ in range(recipe.tokenizer_questions))
+    questions = (make(rng, recipe.student.stages[0].shares) for _ in range(recipe.tokenizer_questions))
     texts = (text for question in questions for text in (question.prompt, question.worked))
     return train_tokenizer(texts, recipe.vocabulary)
 

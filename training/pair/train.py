@@ -37,11 +37,10 @@ class Progress:
 
 
 def scale(course: Course, step: int) -> float:
-    """The share of the full learning rate at `step`: it rises (after growing once more), stays, falls. The plateau can
-    be made longer without changing what was learned on it."""
-    falling = max(1, round(course.steps * course.decay))
-    begun, full = (course.grown_at, course.grown_scale) if step >= course.grown_at > 0 else (0, 1.0)
-    return full * min(1.0, (step - begun + 1) / course.warmup, (course.steps - step) / falling)
+    """The share of the full learning rate at `step`: in every stage it rises, stays, falls."""
+    stage, done = course.at(step)
+    falling = max(1, round(stage.steps * stage.decay))
+    return stage.scale * min(1.0, (done + 1) / stage.warmup, (stage.steps - done) / falling)
 
 
 def optimizers_of(model: LlamaForCausalLM, course: Course) -> tuple[torch.optim.Optimizer, ...]:
@@ -91,16 +90,16 @@ def train(
     """
     work.mkdir(parents=True, exist_ok=True)
     _claim(work / "course.json", course)
-    model = build(course.young, tokenizer, course.seed)
+    model = build(course.shape_at(0), tokenizer, course.seed)
     optimizers = optimizers_of(model, course)
     path = work / "checkpoint.pt"
     done = Progress(0, float("nan"), 0, 0, 0.0)
     if path.exists():
         saved = torch.load(path, weights_only=True)
         done = Progress(**saved["progress"])
-        if done.step > course.grown_at:
-            model = build(course.shape, tokenizer, course.seed)
-            optimizers = optimizers_of(model, course)
+        # The weights are those of the step done last: growing comes with the step after it.
+        model = build(course.shape_at(max(0, done.step - 1)), tokenizer, course.seed)
+        optimizers = optimizers_of(model, course)
         model.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -108,8 +107,9 @@ def train(
     model.train()
     began = clock() - done.seconds
     while done.step < course.steps:
-        if done.step == course.grown_at and course.young != course.shape:
-            model = grown(model, course.shape, tokenizer, course.seed).train()
+        shape = course.shape_at(done.step)
+        if shape.layers > len(model.model.layers):
+            model = grown(model, shape, tokenizer, course.seed).train()
             optimizers = optimizers_of(model, course)
         for optimizer in optimizers:
             for group in optimizer.param_groups:

@@ -43,7 +43,7 @@ def test_quick_makes_a_whole_pair_and_a_second_run_finds_it_done(tmp_path: Path)
 
 def test_a_checkpoint_of_another_recipe_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "work" / "student").mkdir(parents=True)
-    (tmp_path / "work" / "student" / "course.json").write_text('{"steps": 1}')
+    (tmp_path / "work" / "student" / "course.json").write_text('{"rows": 1}')
     command = ["--quick", "--threads", "1", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 2

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from training.pair.config import PRACTISED, TAUGHT
+from training.pair.config import PRACTISED, REPEATED, TAUGHT
 from training.pair.phrases import NAMES, TEMPLATES
 from training.pair.questions import ASKED, DRAWS, Question, distinct, make, split_of, stream
 
@@ -99,7 +99,7 @@ def test_a_negative_count_is_refused() -> None:
 
 
 def test_all_mixtures_name_every_group_and_sum_to_one() -> None:
-    for shares in (ASKED, PRACTISED, TAUGHT):
+    for shares in (ASKED, PRACTISED, TAUGHT, REPEATED):
         assert set(shares) == set(DRAWS)
         assert sum(shares.values()) == pytest.approx(1)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from training.pair.config import QUICK, Course, Shape
+from training.pair.config import PRACTISED, QUICK, REPEATED, Course, Shape, Stage
 from training.pair.lessons import IGNORED, lesson
 from training.pair.model import build, grown
 from training.pair.recipe import tokenizer_of
@@ -19,9 +19,14 @@ from training.pair.tokenizer import END, token_id
 from training.pair.train import Progress, Stopped, scale, train
 
 TOKENIZER: Tokenizer = tokenizer_of(QUICK)
+SHAPE = Shape(16, 32, 1, 2)
 TINY: Course = dataclasses.replace(
-    QUICK.student, shape=Shape(16, 32, 1, 2), steps=6, rows=2, warmup=2, checkpoint_every=2
+    QUICK.student, shape=SHAPE, stages=(Stage(6, PRACTISED, layers=1, warmup=2),), rows=2, checkpoint_every=2
 )
+
+
+def staged(*stages: Stage, layers: int = 1) -> Course:
+    return dataclasses.replace(TINY, shape=dataclasses.replace(SHAPE, layers=layers), stages=stages)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +58,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_weights_of_one_that_never_stopp
 
 @pytest.mark.parametrize("stopped", [1, 2, 3, 4])
 def test_resuming_around_the_growth_ends_with_the_same_weights(tmp_path: Path, stopped: int) -> None:
-    course = dataclasses.replace(TINY, shape=Shape(16, 32, 3, 2), young_layers=1, grown_at=3)
+    course = staged(Stage(3, PRACTISED, layers=1), Stage(3, REPEATED, layers=3), layers=3)
     whole = run(tmp_path / "whole", course)
     calls = count(1)
     with pytest.raises(Stopped):
@@ -119,23 +124,43 @@ def test_progress_counts_what_was_read(tmp_path: Path) -> None:
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     seen: list[Progress] = []
-    course = dataclasses.replace(TINY, steps=60, learning_rate=1e-2, embedding_rate=1e-2)
+    course = dataclasses.replace(
+        TINY, stages=(Stage(60, PRACTISED, layers=1, warmup=2),), learning_rate=1e-2, embedding_rate=1e-2
+    )
     train(course, "student", TOKENIZER, tmp_path, clock=lambda: 0.0, report=seen.append, stop=lambda: False)
     first, last = (sum(done.loss for done in part) / 5 for part in (seen[:5], seen[-5:]))
     assert last < 0.6 * first
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
-    course = dataclasses.replace(TINY, steps=100, warmup=4, decay=0.2)
+    course = staged(Stage(100, PRACTISED, layers=1, warmup=4, decay=0.2))
     rates = [scale(course, step) for step in range(100)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert set(rates[4:81]) == {1.0}
     assert rates[81:] == pytest.approx([(100 - step) / 20 for step in range(81, 100)])
 
 
-def test_the_learning_rate_rises_again_after_growing() -> None:
-    course = dataclasses.replace(TINY, steps=100, warmup=4, decay=0.2, young_layers=1, grown_at=50, grown_scale=0.5)
+def test_the_learning_rate_rises_again_in_every_stage() -> None:
+    first = Stage(50, PRACTISED, layers=1, warmup=4, decay=0.0)
+    course = staged(first, Stage(50, REPEATED, layers=1, scale=0.5, warmup=4, decay=0.04))
     assert [scale(course, step) for step in range(48, 55)] == [1.0, 1.0, 0.125, 0.25, 0.375, 0.5, 0.5]
+    assert [scale(course, step) for step in range(97, 100)] == [0.5, 0.5, 0.25]
+
+
+def test_a_course_has_no_step_after_its_last() -> None:
+    with pytest.raises(IndexError, match="has 6 steps"):
+        TINY.at(6)
+
+
+def test_every_stage_asks_in_its_own_shares() -> None:
+    sums = {group: float(group == "sum") for group in PRACTISED}
+    shares = {group: float(group == "quotient") for group in PRACTISED}
+    course = staged(Stage(1, sums, layers=1), Stage(1, shares, layers=1))
+    added, divided = (
+        TOKENIZER.decode(lesson(course, "student", TOKENIZER, step).tokens[0].tolist()) for step in (0, 1)
+    )
+    assert "sum of" in added or "+" in added
+    assert "+" not in divided
 
 
 def test_targets_are_the_answer_and_its_end_and_nothing_else() -> None:
