@@ -240,12 +240,15 @@ class WheelsPolicy:
 
     @classmethod
     def from_artifact(cls, manifest: "Manifest", arrays: Arrays) -> Self:
-        steps = (Step.ROUTE,) if manifest.signals == "prompt" else (Step.ROUTE, Step.DEFER)
+        steps: tuple[Step, ...] = (Step.ROUTE,) if manifest.signals == "prompt" else (Step.ROUTE, Step.DEFER)
         temperature, scale, draft_cost = np.asarray(arrays["constants"], dtype=np.float64).tolist()
         nets = {step: StepNet.from_arrays(arrays, f"net.{step}") for step in steps}
         for step, net in nets.items():
             if len(net.mean) != len(feature_names(step)):
                 raise ValueError(f"{step}: {len(net.mean)} features, expected {len(feature_names(step))}")
+        if draft_cost == 0.0 and manifest.signals == "draft":
+            # Where a draft is free, waiting for it is never worse than asking at once: the first question is spared.
+            steps = (Step.DEFER,)
         return cls(
             name=manifest.name,
             version=manifest.version,
