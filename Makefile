@@ -39,7 +39,7 @@ endef
 
 $(VENV)/.with-serve: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing what serving needs into $(VENV) (a few minutes the first time) ..."
-	$(call install,embedded$(comma)tables)
+	$(call install,pair$(comma)tables)
 
 $(VENV)/.with-test: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing what tests and training need into $(VENV) (a few minutes the first time) ..."

@@ -206,6 +206,7 @@ def _serve(console: Console, settings: Settings, listening: socket.socket) -> No
         lifespan="on",
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # nothing here depends on who the client says it is
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=int(settings.timeouts.shutdown_s),

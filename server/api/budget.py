@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.language import Parsed, Unreadable, canonical, describe_limit, parse
+from router.language import Parsed, Unreadable, describe_limit, parse
 from router.ledger import Ask, Balance, Subject
 from server.api.access import admin_key, gateway_of
 from server.errors import BadRequest, GatewayError
@@ -43,6 +43,8 @@ async def change(body: BudgetText, request: Request) -> dict[str, Any]:
     parsed = _parse(gateway, body.text)
     try:
         version = await gateway.ledger.set_budget(parsed.budget, parsed.text, key.id, gateway.clock())
+    except ValueError as error:  # readable, and still nothing a ledger can hold
+        raise BadRequest(f"This budget cannot be held: {error}", param="text", code="unreadable_budget") from None
     except LedgerUnavailable as error:
         raise LedgerOut(f"The budget was not changed: the ledger is unavailable ({error}).") from None
     gateway.take_budget(parsed.budget, parsed.text, version)
@@ -67,14 +69,13 @@ def _parse(gateway: Gateway, text: str) -> Parsed:
 async def _state(gateway: Gateway) -> dict[str, Any]:
     await gateway.flush_counts()
     try:
-        budget, text, version = await gateway.ledger.budget()
+        _, text, version = await gateway.ledger.budget()
         balances = await gateway.ledger.balances(Subject(), gateway.clock())
     except LedgerUnavailable as error:
         raise LedgerOut(f"The ledger is unavailable: {error}.") from None
     parsed = _parse(gateway, text)
     return {
         **parsed.as_dict(),
-        "canonical": canonical(budget, parsed.language),
         "version": version,
         "balances": [_balance(balance) for balance in balances],
     }

@@ -106,10 +106,8 @@ async def test_no_cap_breaks_when_the_gateway_is_killed_under_traffic(tmp_path: 
         traffic = asyncio.create_task(clients.run(10))
         await clients.many_answered.wait()
         running.kill()
-        killed_at = time.monotonic()
         await traffic
         await running.start()
-        answered_before = dict(clients.answered)
         clients.errors.clear()
         await clients.run(12)
         watcher.cancel()
@@ -132,10 +130,8 @@ async def test_no_cap_breaks_when_the_gateway_is_killed_under_traffic(tmp_path: 
         records = running.decisions()
         ids = [record["id"] for record in records]
         assert len(ids) == len(set(ids))
-        lost = set(clients.answered) - set(ids)
-        # Only answers that left in the very moment of the kill may lack their line.
-        assert [name for name in lost if name not in answered_before or answered_before[name] < killed_at - 0.25] == []
-        assert len(lost) <= CLIENTS
+        # The line is written before the last byte of the answer leaves: whoever has an answer finds its decision.
+        assert set(clients.answered) - set(ids) == set()
         assert sum(record["teacher_calls"] for record in records) <= shares["calls"]
         torn = [path for path in (running.state / "decisions").glob("*.jsonl") if not path.read_bytes().endswith(b"\n")]
         assert len([path for path in torn if path.stat().st_size]) <= WORKERS
@@ -152,6 +148,7 @@ async def test_nothing_is_charged_twice_and_nothing_forgotten_when_clients_hang_
         assert clients.errors == Counter()
         assert clients.hung_up > 0
         records = await all_records(running, clients.sent)
+        await asyncio.sleep(0.5)  # requests that stayed with the student are counted within a tenth of a second
         shares, tokens = await running.balances()
         received = len(pair.teacher.requests)
         assert shares["calls"] == received == sum(record["teacher_calls"] for record in records)
