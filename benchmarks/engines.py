@@ -32,7 +32,7 @@ def measure_steps(model: str, generic: bool) -> Iterator[dict[str, Any]]:
     loaded = load(model, threads=1)
     runner = loaded.runner
     if generic:
-        plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)
+        plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)  # type: ignore[no-untyped-call]
         runner = TransformersRunner(plain, runner.context)
     for batch in BATCHES:
         prompts = [[(7 * i + row) % runner.vocab_size for i in range(PROMPT)] for row in range(batch)]
