@@ -18,7 +18,7 @@ from training.pair.report import sha256
 from training.pair.tokenizer import END
 
 SHIPPED = Path(__file__).parents[3] / "server" / "shipped"
-QUESTIONS = distinct(11, 60, "test")
+QUESTIONS = distinct(11, 150, "test")
 
 
 @pytest.fixture(autouse=True)
