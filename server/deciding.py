@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from policies.action import ACTIONS, Step
 from policies.observation import Observation
 from policies.policy import Policy
-from router.budget import Budget
+from router.budget import Budget, Limit
 from router.ledger import Balance, Subject
 from router.pacing import FREE, Aim, Pacer, Traffic, aim, decide, step
 from router.record import DecisionRecord, Reason, StepRecord
@@ -74,7 +74,8 @@ class Decider:
     def take_budget(self, budget: Budget) -> None:
         self._explore = self._explore_by_settings if budget.explore is None else budget.explore
         self._balances.clear()
-        self._latest = ()
+        # Until the ledger has spoken: nothing spent, and nothing earned by requests either.
+        self._latest = tuple(Balance(limit, 0.0, _at_first(limit), 0, 0) for limit in budget.limits)
         self._open = FREE
 
     def note_balances(self, subject: Subject, balances: tuple[Balance, ...]) -> None:
@@ -140,6 +141,12 @@ class Decider:
             usd = _average(usd, record.teacher_usd / record.teacher_calls)
             seconds = _average(seconds, record.latency_ms / 1000)
         self._traffic = Traffic(rate, tokens, usd, seconds)
+
+
+def _at_first(limit: Limit) -> float:
+    """What a limit allows before any request: a share of none is none."""
+    grows = limit.measure in ("share", "latency_s") or (limit.per is not None and limit.per.unit == "request")
+    return 0.0 if grows else limit.at_most
 
 
 def _average(before: float, now: float) -> float:

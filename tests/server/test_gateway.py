@@ -309,12 +309,12 @@ async def test_a_queued_request_waits_for_room(tmp_path: Path) -> None:
         async with running_gateway(
             tmp_path, pair.student.url, pair.teacher.url, policy=policy, budget=budget
         ) as gateway:
-            waiting = asyncio.create_task(gateway.chat(QUESTION))
+            waiting = asyncio.create_task(gateway.chat(QUESTION, model="teacher"))
             await asyncio.sleep(0.2)
             assert not waiting.done()
             await gateway.chat(QUESTION, model="student")  # another request makes room
             _, headers, _ = await waiting
-    assert headers["x-tw-reason"] == "policy_escalate"
+    assert headers["x-tw-reason"] == "forced_teacher"
 
 
 async def test_a_rejecting_budget_answers_429_with_retry_after(tmp_path: Path) -> None:
