@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
 
+import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from training.pair.config import ROLES, Recipe, Role
@@ -76,11 +77,7 @@ def _of_model(
     groups: dict[str, list[float]] = defaultdict(list)
     for question, answer in zip(questions, answers, strict=True):
         groups[question.group].append(answer.quality)
-    seconds = []
-    for question in questions[:TIMED]:
-        began = time.perf_counter()
-        ask(model, tokenizer, [question])
-        seconds.append(time.perf_counter() - began)
+    seconds = _seconds(model, tokenizer, questions[:TIMED])
     return {
         "quality": fmean(answer.quality for answer in answers),
         "quality_by_group": {group: fmean(values) for group, values in sorted(groups.items())},
@@ -90,6 +87,22 @@ def _of_model(
         "seconds_per_answer_p50": median(seconds),
         "seconds_per_answer_max": max(seconds),
     }
+
+
+def _seconds(model: LlamaForCausalLM, tokenizer: Any, questions: Sequence[Question]) -> list[float]:
+    """Seconds per answer, one question at a time, on one thread: two that wait for each other at every layer are
+    slower than one as soon as anything else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = []
+        for question in questions:
+            began = time.perf_counter()
+            ask(model, tokenizer, [question])
+            seconds.append(time.perf_counter() - began)
+        return seconds
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _of_training(weights: Path, progress: Progress) -> dict[str, Any]:
