@@ -18,7 +18,7 @@ from router.pacing import FREE, Aim, Pacer, Traffic, aim, decide, step
 from router.record import DecisionRecord, Reason, StepRecord
 from server.telemetry import Metrics
 
-_SUBJECTS = 10_000
+_BALANCES = 20_000
 _RATE_MEMORY_S = 60.0
 _CALL_MEMORY = 50
 _REASONS = {
@@ -59,8 +59,8 @@ class Decider:
         self._pacer = Pacer()
         self._traffic = Traffic()
         self._last_at: float | None = None
-        self._balances: OrderedDict[Subject, tuple[Balance, ...]] = OrderedDict()
-        self._latest: tuple[Balance, ...] = ()
+        self._limits: tuple[Limit, ...] = ()
+        self._balances: OrderedDict[tuple[Limit, str], Balance | None] = OrderedDict()
         self._open = FREE
         self.healthy = True
         self.take_policy(policy)
@@ -73,21 +73,39 @@ class Decider:
 
     def take_budget(self, budget: Budget) -> None:
         self._explore = self._explore_by_settings if budget.explore is None else budget.explore
+        self._limits = budget.limits
         self._balances.clear()
-        # Until the ledger has spoken: nothing spent, and nothing earned by requests either.
-        self._latest = tuple(Balance(limit, 0.0, _at_first(limit), 0, 0) for limit in budget.limits)
         self._open = FREE
 
     def note_balances(self, subject: Subject, balances: tuple[Balance, ...]) -> None:
-        self._latest = balances
-        self._balances[subject] = balances
-        if len(self._balances) > _SUBJECTS:
+        """What the ledger said last, by limit and by whom the limit is about; None for a limit not in force now."""
+        said = {balance.limit: balance for balance in balances}
+        for limit in self._limits:
+            self._balances[limit, _whose(limit, subject)] = said.get(limit)
+        while len(self._balances) > _BALANCES:
             self._balances.popitem(last=False)
         self._metrics.shares(balances)
 
+    def note_request(self, subject: Subject) -> None:
+        """A request that the ledger is told of a moment later: pacing by what the ledger said before would lag behind,
+        and then ask for too much at once."""
+        for limit in self._limits:
+            whose = (limit, _whose(limit, subject))
+            balance = self._balances.get(whose, _at_first(limit))
+            if balance is not None:
+                self._balances[whose] = Balance(
+                    limit,
+                    balance.spent,
+                    balance.allowed + _per_request(limit),
+                    balance.requests + 1,
+                    balance.calls,
+                    balance.resets_in_s,
+                )
+
     def aim(self, subject: Subject) -> Aim:
-        """What the budget lets this request hope for. A subject never seen is taken for an average one."""
-        aimed = aim(self._balances.get(subject, self._latest), self._traffic)
+        """What the budget lets this request hope for, as far as the ledger has told."""
+        known = [self._balances.get((limit, _whose(limit, subject)), _at_first(limit)) for limit in self._limits]
+        aimed = aim([balance for balance in known if balance is not None], self._traffic)
         if aimed.chance > 0.0:
             self._open = aimed
             return aimed
@@ -143,10 +161,21 @@ class Decider:
         self._traffic = Traffic(rate, tokens, usd, seconds)
 
 
-def _at_first(limit: Limit) -> float:
-    """What a limit allows before any request: a share of none is none."""
-    grows = limit.measure in ("share", "latency_s") or (limit.per is not None and limit.per.unit == "request")
-    return 0.0 if grows else limit.at_most
+def _whose(limit: Limit, subject: Subject) -> str:
+    return "" if limit.scope == "all" else str(getattr(subject, limit.scope))
+
+
+def _per_request(limit: Limit) -> float:
+    """What each request adds to what a limit allows."""
+    if limit.measure == "latency_s":
+        return 1.0 - (1.0 if limit.quantile is None else limit.quantile)
+    grows = limit.measure == "share" or (limit.per is not None and limit.per.unit == "request")
+    return limit.at_most if grows else 0.0
+
+
+def _at_first(limit: Limit) -> Balance:
+    """Until the ledger has spoken: nothing spent, and nothing earned by requests either."""
+    return Balance(limit, 0.0, 0.0 if _per_request(limit) else limit.at_most, 0, 0)
 
 
 def _average(before: float, now: float) -> float:

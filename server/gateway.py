@@ -120,6 +120,7 @@ class Gateway:
         """One request that wants no teacher call. Told to the ledger with the next that does, or within a moment."""
         count, since = self._uncounted.get(subject) or (0, self.clock())
         self._uncounted[subject] = count + 1, since
+        self.decider.note_request(subject)
 
     def take_uncounted(self, subject: Subject) -> tuple[int, float | None]:
         """How many, and since when."""
