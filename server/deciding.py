@@ -89,16 +89,23 @@ class Decider:
     def note_request(self, subject: Subject) -> None:
         """A request that the ledger is told of a moment later: pacing by what the ledger said before would lag behind,
         and then ask for too much at once."""
+        self._note(subject, requests=1, calls=0)
+
+    def note_wish(self, subject: Subject) -> None:
+        """A teacher call that is being asked for: a decision made before the ledger's answer reckons with it."""
+        self._note(subject, requests=0, calls=1)
+
+    def _note(self, subject: Subject, *, requests: int, calls: int) -> None:
         for limit in self._limits:
             whose = (limit, _whose(limit, subject))
             balance = self._balances.get(whose, _at_first(limit))
             if balance is not None:
                 self._balances[whose] = Balance(
                     limit,
-                    balance.spent,
-                    balance.allowed + _per_request(limit),
-                    balance.requests + 1,
-                    balance.calls,
+                    balance.spent + (calls if limit.measure in ("share", "calls", "concurrent") else 0),
+                    balance.allowed + requests * _per_request(limit),
+                    balance.requests + requests,
+                    balance.calls + calls,
                     balance.resets_in_s,
                 )
 

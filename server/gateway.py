@@ -74,6 +74,7 @@ class Gateway:
         self.upstream_names: dict[str, Role] = {}
         self._routed_names = frozenset(("auto", *settings.aliases))
         self._uncounted: dict[Subject, tuple[int, float]] = {}
+        self._counting = asyncio.Lock()
         self._last_routes: OrderedDict[str, str] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
         self.take_budget(budget, budget_text, budget_version)
@@ -128,6 +129,10 @@ class Gateway:
 
     async def flush_counts(self) -> None:
         """Tells the ledger of all requests not yet counted. What it does not take is lost, which only costs calls."""
+        async with self._counting:  # so that whoever asks for a flush also waits for the one under way
+            await self._flush_counts()
+
+    async def _flush_counts(self) -> None:
         uncounted, self._uncounted = self._uncounted, {}
         now = self.clock()
         asks = [

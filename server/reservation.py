@@ -35,6 +35,7 @@ class Reservation:
 
     async def admit(self) -> bool:
         """Asks for one teacher call, waiting for room where the budget says so. Raises LedgerUnavailable."""
+        self._gateway.decider.note_wish(self._about.subject)
         try:
             admission = await self._ask()
             if not admission.granted and admission.budget.when_exhausted == "queue":

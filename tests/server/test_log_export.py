@@ -15,9 +15,10 @@ QUESTION = "What is 17 + 26?"
 async def test_decisions_and_feedback_become_rows_of_an_outcome_table(tmp_path: Path) -> None:
     state, out = tmp_path / "state", tmp_path / "log.parquet"
     async with scripted_pair({QUESTION: answer("42")}, {QUESTION: answer("It is 43")}) as pair:
-        policy = ScriptedPolicy(lambda observation: 1.0)
+        scores = iter((-1.0, 1.0))
+        policy = ScriptedPolicy(lambda observation: next(scores))
         async with running_gateway(
-            state, pair.student.url, pair.teacher.url, policy=policy, budget="At most 50% of requests.", log_text=True
+            state, pair.student.url, pair.teacher.url, policy=policy, budget="At most 100 teacher calls.", log_text=True
         ) as gateway:
             ids = [(await gateway.chat(QUESTION))[1]["x-tw-decision-id"] for _ in range(2)]
             for quality, decision in zip((0.0, 1.0), ids, strict=True):
