@@ -66,7 +66,7 @@ async def test_a_file_held_by_another_process_is_unavailable_within_the_deadline
                 ticks += 1
 
         breathing = asyncio.ensure_future(breathe())
-        with pytest.raises(LedgerUnavailable, match="did not answer within|another process holds"):
+        with pytest.raises(LedgerUnavailable, match=r"did not answer within|another process holds"):
             await call(ledger, "a")
         waited_s = time.monotonic() - started
         breathing.cancel()
