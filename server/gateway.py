@@ -130,17 +130,27 @@ class Gateway:
     async def flush_counts(self) -> None:
         """Tells the ledger of all requests not yet counted. What it does not take is lost, which only costs calls."""
         async with self._counting:  # so that whoever asks for a flush also waits for the one under way
-            await self._flush_counts()
+            await self._hear(self._tell())
 
-    async def _flush_counts(self) -> None:
+    def tell_counts(self) -> None:
+        """The same without waiting, but ahead of whatever the ledger is asked next: limits may look at all subjects."""
+        if self._uncounted:
+            task = asyncio.ensure_future(self._hear(self._tell()))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    def _tell(self) -> "list[tuple[Ask, asyncio.Task[Admission]]]":
         uncounted, self._uncounted = self._uncounted, {}
         now = self.clock()
         asks = [
             Ask(self.log.new_id(), subject, False, False, earlier_requests=count, earlier_since=since)
             for subject, (count, since) in uncounted.items()
         ]
-        answers = await asyncio.gather(*(self.ledger.admit(ask, now) for ask in asks), return_exceptions=True)
-        for ask, answer in zip(asks, answers, strict=True):
+        return [(ask, asyncio.ensure_future(self.ledger.admit(ask, now))) for ask in asks]
+
+    async def _hear(self, told: "list[tuple[Ask, asyncio.Task[Admission]]]") -> None:
+        answers = await asyncio.gather(*(answer for _, answer in told), return_exceptions=True)
+        for (ask, _), answer in zip(told, answers, strict=True):
             if isinstance(answer, Admission):
                 self.noticed(ask.subject, answer)
             elif isinstance(answer, LedgerUnavailable):

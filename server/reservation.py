@@ -81,6 +81,7 @@ class Reservation:
         """Asks once. When the client leaves meanwhile, a reservation that comes through all the same is released."""
         most = self.most()
         earlier, since = (0, None) if self._counted else self._gateway.take_uncounted(self._about.subject)
+        self._gateway.tell_counts()
         ask = Ask(
             id=self._id,
             subject=self._about.subject,

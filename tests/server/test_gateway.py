@@ -140,6 +140,18 @@ async def test_models_can_be_forced_by_name(tmp_path: Path) -> None:
     assert [row["id"] for row in models["data"]] == ["auto", "smart", "student", "teacher"]
 
 
+async def test_requests_that_stayed_with_the_student_earn_their_share_at_once(tmp_path: Path) -> None:
+    async with (
+        scripted_pair(STUDENT, TEACHER) as pair,
+        running_gateway(tmp_path, pair.student.url, pair.teacher.url, budget="At most 50% of requests.") as gateway,
+    ):
+        reasons = [
+            (await gateway.chat(QUESTION, model=name))[1]["x-tw-reason"]
+            for name in ("student", "teacher", "teacher", "auto", "teacher")
+        ]
+    assert reasons == ["forced_student", "forced_teacher", "budget_exhausted", "policy_keep", "forced_teacher"]
+
+
 async def test_completions_are_routed_too(tmp_path: Path) -> None:
     async with scripted_pair(STUDENT, TEACHER) as pair:
         policy = ScriptedPolicy(doubts)
