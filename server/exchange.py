@@ -35,7 +35,6 @@ from server.streaming import Streaming
 from server.upstream import Answer, Upstream
 
 _DONE = object()
-ROUTES: dict[life.Role, str] = {"student": "student", "teacher": "teacher"}
 
 
 class Exchange:
@@ -263,7 +262,7 @@ class Exchange:
     def _headers(self, role: life.Role) -> list[tuple[bytes, bytes]]:
         return [
             (b"x-tw-decision-id", self._id.encode()),
-            (b"x-tw-route", ROUTES[role].encode()),
+            (b"x-tw-route", role.encode()),
             (b"x-tw-reason", self._session.reason.value.encode()),
         ]
 
@@ -328,7 +327,7 @@ class Exchange:
             at=about.at,
             endpoint=self._request.endpoint,
             model=self._request.model,
-            route=ROUTES[self._delivered],
+            route=self._delivered,
             reason=self._session.reason,
             steps=tuple(self._steps),
             policy=gateway.decider.policy.name,

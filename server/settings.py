@@ -126,7 +126,7 @@ class Settings(BaseSettings):
         return value.model_copy(update={"model": str(SHIPPED / str(info.field_name))})
 
     @model_validator(mode="after")
-    def _one_place_per_model_models(self) -> "Settings":
+    def _one_place_per_model(self) -> "Settings":
         for role, upstream in (("student", self.student), ("teacher", self.teacher)):
             if upstream is None:
                 continue
