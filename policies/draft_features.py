@@ -91,8 +91,14 @@ _HEDGE = re.compile(
     r"|cannot be determined|not enough|impossible|seems?|likely|guess)\b",
     re.IGNORECASE,
 )
+_HEDGE_WORDS = frozenset(
+    b"maybe perhaps probably sure unsure think might possibly approximately about unclear determined enough impossible"
+    b" seem seems likely guess".split()
+)
+"""One of these, or a form of `assume`, stands in every hedge, so that most texts need no regular expression."""
 _REFUSAL = re.compile(r"\b(?:sorry|i can(?:no|')t|as an ai|unable to|i do not know|i don't know)\b", re.IGNORECASE)
-_CONNECTIVE = re.compile(r"\b(?:so|therefore|thus|hence|then|because|since|but|however)\b", re.IGNORECASE)
+_REFUSAL_WORDS = frozenset(b"sorry can cannot ai unable know".split())
+_CONNECTIVES = frozenset(b"so therefore thus hence then because since but however".split())
 
 
 def _bounded(logprob: float) -> float:
@@ -138,7 +144,10 @@ def _content_words(text: str) -> set[str]:
 
 def _option_features(text: str, view: PromptView) -> list[float]:
     options = view.options
-    letters = [first or second for first, second in _LETTER.findall(text)]
+    # A choice stands after the word, or alone on a line as short as `(C).`
+    letters = []
+    if "answer" in text or min(map(len, map(str.strip, text.split("\n")))) <= 4:
+        letters = [first or second for first, second in _LETTER.findall(text)]
     if not options:
         return [float(bool(letters)), *([0.0] * 9)]
     letter = letters[-1] if letters else ""
@@ -195,11 +204,18 @@ def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
     raw = encode(text)
     tokens = tokenise(raw.lower())
     words = max(len(tokens), 1)
+    kinds = set(tokens)
+    lower = text.lower()
     lines = [line for line in text.split("\n") if line.strip()]
-    marks = list(_ANSWER_IS.finditer(text))
+    # Regular expressions cost more than everything else here, so each is kept for texts that can have what it looks for.
+    marks = list(_ANSWER_IS.finditer(text)) if "answer" in lower or "####" in text else []
     after = text[marks[-1].end() :] if marks else ""
-    all_numbers = [to_number(m.lstrip("-$£€")) for m in _NUMBER.findall(text)]
-    final_matches = _NUMBER.findall(after)[:1] or _NUMBER.findall(stripped[-200:])[-1:]
+    has_digits = len(raw.translate(None, b"0123456789")) < len(raw)
+    all_numbers = [to_number(m.lstrip("-$£€")) for m in _NUMBER.findall(text)] if has_digits else []
+    final_matches = (_NUMBER.findall(after)[:1] or _NUMBER.findall(stripped[-200:])[-1:]) if has_digits else []
+    hedges = len(_HEDGE.findall(text)) if "assum" in lower or not kinds.isdisjoint(_HEDGE_WORDS) else 0
+    refuses = not kinds.isdisjoint(_REFUSAL_WORDS) and _REFUSAL.search(text) is not None
+    connectives = 0 if kinds.isdisjoint(_CONNECTIVES) else sum([token in _CONNECTIVES for token in tokens])
     equations = read_equations(text)
     final = to_number(final_matches[0].lstrip("-$£€")) if final_matches else 0.0
     has_final = bool(final_matches)
@@ -219,7 +235,7 @@ def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
         math.log1p(len(lines)),
         math.log1p(len(raw)) - math.log1p(len(view.text)),
         float(not stripped),
-        float("answer is" in text.lower()),
+        float("answer is" in lower),
         float("####" in text),
         float("boxed" in text),
         float(min(len(marks), 5)),
@@ -241,12 +257,12 @@ def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
         float(min(len(asked - said), 8)),
         math.log1p(len(said - asked)),
         len(asked & said) / max(len(asked), 1),
-        len(set(tokens)) / words,
+        len(kinds) / words,
         1.0 - distinct_pairs / max(len(pairs), 1),
         float(len(lines) - len(set(lines))) / max(len(lines), 1),
-        math.log1p(len(_HEDGE.findall(text))),
-        float(_REFUSAL.search(text) is not None),
-        math.log1p(len(_CONNECTIVE.findall(text))),
+        math.log1p(hedges),
+        float(refuses),
+        math.log1p(connectives),
         *_option_features(text, view),
         math.log1p(text.count("?")),
         math.log1p(text.count("\\")),

@@ -3,7 +3,9 @@
 They are fitted in training (scikit-learn) and carried as plain arrays; a parity test holds both sides together.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -12,6 +14,18 @@ import numpy.typing as npt
 from policies.prompt_features import Floats, Ints
 
 Arrays = dict[str, npt.NDArray[np.generic]]
+
+_TRUE = np.array([True])
+_MOST_LEAVES = 16
+"""Of a tree that is read by bits."""
+_LOWEST_BIT = np.array([0, *((i & -i).bit_length() - 1 for i in range(1, 1 << _MOST_LEAVES))], dtype=np.intp)
+
+
+def _counted(indices: Ints) -> tuple[Ints, Ints]:
+    """What np.unique says with counts, at half its cost for some dozens of indices."""
+    ordered = np.sort(indices)
+    bounds = np.flatnonzero(np.concatenate([_TRUE, ordered[1:] != ordered[:-1], _TRUE]))
+    return ordered.take(bounds[:-1]), bounds[1:] - bounds[:-1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +43,12 @@ class NgramLinear:
         """(any,) indices -> (K,)"""
         if not len(ngrams):
             return self.bias
-        index, counts = np.unique(ngrams, return_counts=True)
+        index, counts = _counted(ngrams)
         values = (1.0 + np.log(counts)) * self.idf.take(index)
-        length = np.sqrt(values @ values)
+        length = math.sqrt(values @ values)
         if length == 0.0:
             return self.bias
-        out: Floats = (values / length) @ self.weights.take(index, axis=0) + self.bias
+        out: Floats = values @ self.weights.take(index, axis=0) / length + self.bias
         return out
 
     def arrays(self, prefix: str) -> Arrays:
@@ -71,11 +85,13 @@ class DenseLinear:
         return cls(*(arrays[f"{prefix}.{name}"] for name in cls.__slots__))  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Forest:
-    """Boosted regression trees of several targets, walked side by side: `depth` steps for all trees at once.
+    """Boosted regression trees of several targets.
 
-    A leaf is its own child, so short trees wait for the deep ones.
+    A leaf is its own child, so short trees wait for the deep ones where trees are walked. One row is read by bits
+    instead, after QuickScorer (Lucchese et al., SIGIR 2015): every comparison is made at once, each that goes right
+    rules out the leaves on its left, and the first leaf that is left over is the one a walk would end in.
     """
 
     feature: npt.NDArray[np.int32]
@@ -97,11 +113,14 @@ class Forest:
 
     def __call__(self, features: Floats) -> Floats:
         """(F,) -> (K,)"""
-        node = self.roots
-        for _ in range(int(self.depth)):
-            right = features.take(self.feature.take(node)) > self.threshold.take(node)
-            node = self.children.take(2 * node + right)
-        out: Floats = np.add.reduceat(self.value.take(node), self.starts) + self.base
+        bits = self._bits
+        if bits is None:
+            walked: Floats = self.batch(features[None])[0]
+            return walked
+        right = features.take(bits.feature) > bits.threshold
+        left_over = np.bitwise_and.reduce(np.where(right, bits.mask, bits.all_leaves), axis=0)
+        values = bits.value.take(_LOWEST_BIT.take(left_over) + bits.offset)
+        out: Floats = np.add.reduceat(values, self.starts) + self.base
         return out
 
     def batch(self, features: Floats) -> Floats:
@@ -115,8 +134,68 @@ class Forest:
         return out
 
     def arrays(self, prefix: str) -> Arrays:
-        return {f"{prefix}.{name}": getattr(self, name) for name in self.__slots__}
+        return {f"{prefix}.{field.name}": getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, prefix: str) -> Self:
-        return cls(*(arrays[f"{prefix}.{name}"] for name in cls.__slots__))  # type: ignore[arg-type]
+        return cls(*(arrays[f"{prefix}.{field.name}"] for field in fields(cls)))  # type: ignore[arg-type]
+
+    @cached_property
+    def _bits(self) -> "_Bits | None":
+        """None where a tree has more leaves than bits."""
+        trees = [self._tree(int(root)) for root in self.roots]
+        if not trees or max(len(leaves) for _, leaves in trees) > _MOST_LEAVES:
+            return None
+        rows = max(1, *(len(nodes) for nodes, _ in trees))
+        shape = (rows, len(trees))
+        bits = _Bits(
+            np.zeros(shape, np.intp),
+            np.full(shape, np.inf),  # nothing is greater: a row that a tree does not fill rules nothing out
+            np.zeros(shape, np.uint16),
+            np.zeros(len(trees) * _MOST_LEAVES),
+            np.arange(len(trees)) * _MOST_LEAVES,
+        )
+        for column, (nodes, leaves) in enumerate(trees):
+            for row, (node, mask) in enumerate(nodes):
+                bits.feature[row, column] = self.feature[node]
+                bits.threshold[row, column] = self.threshold[node]
+                bits.mask[row, column] = mask
+            first = column * _MOST_LEAVES
+            bits.value[first : first + len(leaves)] = self.value[leaves]
+        return bits
+
+    def _tree(self, root: int) -> tuple[list[tuple[int, int]], list[int]]:
+        """Its comparisons, each with the leaves that remain when it goes right, and its leaves from left to right."""
+        nodes: list[tuple[int, int]] = []
+        leaves: list[int] = []
+
+        def visit(node: int) -> None:
+            left, right = int(self.children[2 * node]), int(self.children[2 * node + 1])
+            if left == node:
+                leaves.append(node)
+                return
+            before = len(leaves)
+            visit(left)
+            ruled_out = (1 << len(leaves)) - (1 << before)
+            nodes.append((node, ~ruled_out & ((1 << _MOST_LEAVES) - 1)))
+            visit(right)
+
+        visit(root)
+        return nodes, leaves
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bits:
+    """A forest laid out for reading by bits: R comparisons a tree, T trees."""
+
+    feature: npt.NDArray[np.intp]
+    """(R, T)"""
+    threshold: Floats
+    """(R, T)"""
+    mask: npt.NDArray[np.uint16]
+    """(R, T) leaves that remain where a comparison goes right."""
+    value: Floats
+    """(T * 16,)"""
+    offset: npt.NDArray[np.intp]
+    """(T,) where a tree's leaves begin in `value`."""
+    all_leaves: np.uint16 = np.uint16(0xFFFF)

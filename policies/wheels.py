@@ -9,8 +9,10 @@ Values are in units of `scale` (the spread of the expected gain), so scores have
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -46,7 +48,7 @@ def softplus(x: Floats) -> Floats:
     return np.logaddexp(0.0, x)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class StepNet:
     """The network of one step; `values` reads it. F features, E of them estimates, H hidden, C hidden of the critic."""
 
@@ -71,22 +73,37 @@ class StepNet:
         estimates = self.skip.shape[0] - 1
         plain = features[:, :estimates] @ self.skip[:-1] + self.skip[-1]
         x = np.empty((len(features), features.shape[1] + 2))
-        x[:, :-2] = np.clip((features - self.mean) / self.std, -CLIP, CLIP)
+        # np.clip says the same and costs several times as much for one row.
+        np.minimum(np.maximum((features - self.mean) / self.std, -CLIP), CLIP, out=x[:, :-2])
         x[:, -2] = math.log(share)
         x[:, -1] = price
-        correction = np.tanh(x @ self.w1 + self.b1) @ self.w2 + self.b2
-        cost = np.tanh(x @ self.cost_w1 + self.cost_b1) @ self.cost_w2 + self.cost_b2
-        return plain[:, 0], plain[:, 1], correction, 1.0 / (1.0 + np.exp(-np.clip(cost[:, 0], -30.0, 30.0)))
+        w1, b1, w2, b2 = self._joined
+        out = np.tanh(x @ w1 + b1) @ w2 + b2
+        cost = np.minimum(np.maximum(out[:, 2], -30.0), 30.0)
+        return plain[:, 0], plain[:, 1], out[:, :2], 1.0 / (1.0 + np.exp(-cost))
+
+    @cached_property
+    def _joined(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Both networks as one of H + C hidden units: (F + 2, H + C), (H + C,), (H + C, 3), (3,)"""
+        w2 = np.zeros((len(self.w2) + len(self.cost_w2), 3))
+        w2[: len(self.w2), :2] = self.w2
+        w2[len(self.w2) :, 2:] = self.cost_w2
+        return (
+            np.ascontiguousarray(np.concatenate([self.w1, self.cost_w1], axis=1)),
+            np.concatenate([self.b1, self.cost_b1]),
+            w2,
+            np.concatenate([self.b2, self.cost_b2]),
+        )
 
     def arrays(self, prefix: str) -> Arrays:
-        return {f"{prefix}.{name}": getattr(self, name) for name in self.__slots__}
+        return {f"{prefix}.{field.name}": getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, prefix: str) -> Self:
-        return cls(*(np.asarray(arrays[f"{prefix}.{name}"], dtype=np.float64) for name in cls.__slots__))
+        return cls(*(np.asarray(arrays[f"{prefix}.{field.name}"], dtype=np.float64) for field in fields(cls)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Prices:
     """The price of a teacher call at each share: interpolated over log share, falling, never negative."""
 
@@ -95,12 +112,23 @@ class Prices:
     price: Floats
     """(K,) in units of `scale`."""
 
-    @property
+    @cached_property
     def least_share(self) -> float:
         return math.exp(self.log_share[0])
 
     def at(self, share: float) -> float:
-        return float(np.interp(math.log(share), self.log_share, self.price))
+        at, shares, prices = math.log(share), *self._points
+        right = bisect_right(shares, at)
+        if right == 0:
+            return prices[0]
+        if right == len(shares):
+            return prices[-1]
+        left = right - 1
+        return prices[left] + (prices[right] - prices[left]) * (at - shares[left]) / (shares[right] - shares[left])
+
+    @cached_property
+    def _points(self) -> tuple[list[float], list[float]]:
+        return self.log_share.tolist(), self.price.tolist()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
