@@ -10,7 +10,7 @@ import pytest
 from policies.observation import BudgetState
 from router.budget import Kind, Limit, Window
 from router.ledger import Balance
-from router.pacing import FREE, RECENT, WARM, Aim, Pacer, Traffic, aim, decide, step
+from router.pacing import FREE, RECENT, Aim, Pacer, Traffic, aim, decide, step
 
 QUIET = Traffic()
 
@@ -100,11 +100,31 @@ def test_without_limits_the_policy_decides() -> None:
     assert FREE.state == BudgetState(share=1.0, left=1.0)
 
 
-def test_before_scores_are_known_the_policy_decides() -> None:
-    pacer = warmed([5.0] * (WARM - 1))
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_before_scores_are_known_the_policy_s_own_zero_decides(share: float) -> None:
+    now = Aim(share=share, chance=share)
+    choices = [decide(score, Pacer(), now, draw=0.5) for score in (-1.0, 1.0)]
+    assert [(each.teacher, each.propensity) for each in choices] == [(False, 1.0), (True, 1.0)]
+    assert choices[0].shift == pytest.approx(0.0, abs=0.3)
+
+
+def test_at_the_start_a_share_that_is_behind_reaches_below_the_policy_s_zero() -> None:
+    behind = Aim(share=0.2, chance=0.6, shared=True)
+    assert [decide(score, Pacer(), behind, draw=0.5).teacher for score in (-3.0, -1.0)] == [False, True]
+
+
+def test_imagined_scores_leave_as_real_ones_come() -> None:
     now = Aim(share=0.2, chance=0.2)
-    choices = [decide(score, pacer, now, draw=0.5) for score in (-1.0, 1.0)]
-    assert [(each.teacher, each.propensity, each.shift) for each in choices] == [(False, 1.0, 0.0), (True, 1.0, 0.0)]
+    pacer = warmed([100.0 + i % 10 for i in range(RECENT)], now)
+    assert len(pacer.recent) == RECENT
+    assert min(pacer.ordered) == (100.0, 1.0)
+
+
+def test_a_policy_of_another_scale_is_learnt_within_twenty_scores() -> None:
+    """Scores that all lie above zero, as a probability does."""
+    rng, now = random.Random(1), Aim(share=0.2, chance=0.2, shared=True)
+    pacer = warmed([rng.random() for _ in range(20)], now)
+    assert [pacer.chance(score, now) for score in (0.3, 0.5, 0.99)] == [0.0, 0.0, 1.0]
 
 
 def warmed(scores: Sequence[float], now: Aim = FREE) -> Pacer:
@@ -117,8 +137,8 @@ def warmed(scores: Sequence[float], now: Aim = FREE) -> Pacer:
 def test_the_pacer_remembers_the_last_scores_in_order() -> None:
     scores = [float(i * 37 % 101) for i in range(RECENT + 50)]
     pacer = warmed(scores)
-    assert pacer.recent == tuple(scores[-RECENT:])
-    assert pacer.ordered == tuple(sorted(scores[-RECENT:]))
+    assert pacer.recent == tuple((score, 1.0) for score in scores[-RECENT:])
+    assert pacer.ordered == tuple(sorted(pacer.recent))
 
 
 def test_the_best_fifth_goes_to_the_teacher() -> None:
@@ -195,7 +215,8 @@ def test_money_per_request_is_a_share_once_the_price_of_a_call_is_known() -> Non
     limit = Limit("target", "usd", 0.003, Window(1, "request"))
     balance = Balance(limit, spent=3.0, allowed=3.0, requests=1000, calls=300)
     assert aim([balance], Traffic(usd_per_call=0.01)).share == pytest.approx(0.3)
-    assert aim([balance], Traffic(usd_per_call=0.002)) == FREE
+    ample = aim([balance], Traffic(usd_per_call=0.002))
+    assert (ample.share, ample.chance) == (1.0, 1.0)
 
 
 def test_slow_calls_are_bounded_by_how_often_calls_are_slow() -> None:
