@@ -1,0 +1,240 @@
+"""What a budget or a policy would have done on logged traffic: quality, teacher share and cost, with intervals.
+
+Three questions, three parts: which requests would have asked (`replay_paths`: the gateway's own pacing and ledger, run
+again), what that would have been worth (`off_policy`), and whether the log can tell at all (`doubts`). The last
+one matters most: where nothing was left to chance, no estimator knows what the other answer would have been.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policies.policy import Policy
+from policies.prompt_features import Floats, Ints
+from router.budget import Budget, Limit
+from training.candidates import Candidate, as_logged, with_policy
+from training.decision_rows import DecisionRows, LogError
+from training.off_policy import (
+    Estimate,
+    Known,
+    doubly_robust,
+    everything_known,
+    importance,
+    self_normalised,
+)
+from training.outcome_model import expected_outcomes
+from training.recorded_traffic import CERTAIN, COIN_KEEP, ESCALATE, KEEP, TEACHER, Recorded, record_traffic
+from training.replay_paths import Paths
+
+STRATUM = 100
+"""Requests that a stratum should hold; five strata per side at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighed:
+    """A candidate's paths set against those taken, and the same with the outcome model. All (N,)."""
+
+    weight: Floats
+    taken: Floats
+    """What the model expects of the path taken."""
+    baseline: Floats
+    """What it expects of the candidate."""
+    unsupported: Floats
+    """Probability of paths of the candidate that the log could not have taken."""
+    unsupported_worth: Floats
+    """What the model expects of those."""
+    mass: float
+    """The mean of all paths' probabilities: 1, or less where requests are rejected."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """The log, made ready: which qualities are known, what a model expects of either side."""
+
+    traffic: Recorded
+    candidate: Candidate
+    known: Known
+    expected: Floats
+    """(N, 2) quality expected of student and teacher, out of fold."""
+    delivered: Estimate
+    """What the clients got."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Valued:
+    """One set of paths, valued."""
+
+    paths: Paths
+    weighed: Weighed
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    """ips, snips, dr"""
+
+    @property
+    def best(self) -> Estimate:
+        return self.estimates["dr"]
+
+
+def gather(log: DecisionRows, *, policy: Policy | None = None, share: float | None = None, seed: int = 0) -> Evidence:
+    """`policy` None, or the very version that was logged: its logged scores are used. `share`: what a policy that looks
+    at the budget is told. Raises LogError for a log without a routed request, CannotScore."""
+    traffic = record_traffic(log.rows)
+    if not traffic.routed.any():
+        raise LogError(f"the log holds {len(log.rows)} requests and none was routed by a policy ({_kinds(traffic)})")
+    if policy is None or {policy.version} == set(log.versions):
+        candidate = as_logged(traffic)
+    else:
+        candidate = with_policy(traffic, policy, asked_share(traffic) if share is None else share)
+    return gather_for(traffic, candidate, seed=seed)
+
+
+def gather_for(traffic: Recorded, candidate: Candidate, *, seed: int = 0) -> Evidence:
+    """The same for a candidate whose scores are there already."""
+    score = candidate.features[:, 0]
+    strata = _strata(traffic, score, traffic.asks)
+    known = Known.of(traffic.quality, strata)
+    expected = expected_outcomes(
+        candidate.features,
+        np.where(traffic.asks, 1, 0),
+        np.where(traffic.routed, traffic.quality, np.nan),
+        candidate.prior,
+        seed=seed,
+    )
+    fixed = traffic.quality[~traffic.routed]
+    expected[~traffic.routed] = np.nanmean(fixed) if (~np.isnan(fixed)).any() else 0.5
+    delivered_known = Known.of(traffic.delivered_quality, _strata(traffic, score, traffic.asks & ~traffic.refused))
+    delivered = importance(np.ones(len(traffic)), traffic.delivered_quality, delivered_known).within(0.0, 1.0)
+    return Evidence(traffic, candidate, known, expected, delivered, seed)
+
+
+def asked_share(traffic: Recorded) -> float:
+    """The share of requests that asked the teacher."""
+    return float(traffic.teacher_called.mean())
+
+
+def same_share(traffic: Recorded) -> Budget:
+    """A budget that aims at the share that was asked."""
+    return Budget(limits=(Limit("target", "share", round(asked_share(traffic), 4)),))
+
+
+def weigh(traffic: Recorded, paths: Paths, expected: Floats) -> Weighed:
+    """`expected` (N, 2): of student and teacher."""
+    count = len(traffic)
+    rows = np.arange(count)
+    student, teacher = expected[:, 0], expected[:, 1]
+    two = traffic.two_steps & traffic.routed
+    wanted = np.where(traffic.asks, paths.asks, paths.joint[:, KEEP])
+    wanted = np.where(two & (traffic.path < COIN_KEEP), paths.joint[rows, np.minimum(traffic.path, KEEP)], wanted)
+    wanted = np.where(two & (traffic.path == COIN_KEEP), 0.0, wanted)
+    wanted = np.where(traffic.routed, wanted, 1.0)
+    weight = wanted / traffic.chance
+    taken = np.where(traffic.asks, teacher, student)
+    baseline = paths.asks * teacher + paths.joint[:, KEEP] * student
+    # With two decisions the second is known only where it was reached: there it corrects for those where it was not.
+    at_once, escalated = paths.joint[:, TEACHER], paths.joint[:, ESCALATE]
+    reached = two & ~np.isnan(traffic.reach)
+    reach = np.where(reached, traffic.reach, 1.0)
+    later = np.where(reached, escalated * (teacher - student) / reach, 0.0)
+    baseline = np.where(two, at_once * teacher + (paths.answered - at_once) * student + later, baseline)
+    baseline = np.where(traffic.routed, baseline, taken)
+    gap, worth = _unsupported(traffic, paths, student, teacher)
+    return Weighed(weight, taken, baseline, gap, worth, float(np.where(traffic.routed, paths.answered, 1.0).mean()))
+
+
+def _unsupported(traffic: Recorded, paths: Paths, student: Floats, teacher: Floats) -> tuple[Floats, Floats]:
+    kept = paths.joint[:, KEEP]
+    one = traffic.certain & ~traffic.two_steps
+    gap = np.where(one, np.where(traffic.asks, kept, paths.asks), 0.0)
+    worth = gap * np.where(traffic.asks, student, teacher)
+    for i in np.flatnonzero(traffic.routed & traffic.two_steps):
+        steps = traffic.rows[i].steps
+        at_once, escalated = float(paths.joint[i, TEACHER]), float(paths.joint[i, ESCALATE])
+        if steps[0].propensity >= CERTAIN:
+            # Teacher at once without chance: what a draft would have led to is unknown, and the other way round.
+            called = traffic.path[i] == TEACHER
+            gap[i] = kept[i] + escalated if called else at_once
+            worth[i] = kept[i] * student[i] + escalated * teacher[i] if called else at_once * teacher[i]
+        if len(steps) > 1 and steps[1].propensity >= CERTAIN:
+            asked = traffic.path[i] == ESCALATE
+            other = (kept[i] if asked else escalated) / traffic.reach[i]
+            gap[i] += other
+            worth[i] += other * (student[i] if asked else teacher[i])
+    return gap, worth
+
+
+def value(evidence: Evidence, paths: Paths) -> Valued:
+    """All three estimates of the quality of these paths."""
+    traffic, known = evidence.traffic, evidence.known
+    weighed = weigh(traffic, paths, evidence.expected)
+    quality = traffic.quality
+    found = {
+        "ips": importance(weighed.weight, quality, known),
+        "snips": self_normalised(weighed.weight, quality, known, mass=weighed.mass),
+        "dr": doubly_robust(weighed.weight, quality, known, taken=weighed.taken, baseline=weighed.baseline),
+    }
+    return Valued(paths, weighed, {name: estimate.within(0.0, 1.0) for name, estimate in found.items()})
+
+
+def bounds(evidence: Evidence, valued: Valued) -> tuple[float, float]:
+    """The quality, whatever those answers are worth that the log could not have shown: between 0 and 1 each.
+
+    The interval's own uncertainty is inside.
+    """
+    weighed, quality = valued.weighed, evidence.traffic.quality
+    supported = doubly_robust(
+        weighed.weight,
+        quality,
+        evidence.known,
+        taken=weighed.taken,
+        baseline=weighed.baseline - weighed.unsupported_worth,
+    )
+    return max(supported.low, 0.0), min(supported.high + float(weighed.unsupported.mean()), 1.0)
+
+
+def cost(evidence: Evidence, valued: Valued) -> Estimate | None:
+    """USD per request, doubly robust; None where no call cost anything."""
+    traffic = evidence.traffic
+    usd = np.array([row.teacher_usd for row in traffic.rows])
+    if not usd.any():
+        return None
+    # Where the ledger refused, what the call would have cost is unknown, like its worth.
+    outcome = np.where(traffic.refused, np.nan, usd)
+    prior = np.column_stack([np.zeros(len(usd)), np.full(len(usd), np.nan)])
+    expected = expected_outcomes(
+        evidence.candidate.features,
+        np.where(traffic.asks, 1, 0),
+        np.where(traffic.routed, outcome, np.nan),
+        prior,
+        seed=evidence.seed,
+        bounds=(0.0, math.inf),
+    )
+    expected[~traffic.routed] = usd[~traffic.routed].mean() if (~traffic.routed).any() else 0.0
+    weighed = weigh(traffic, valued.paths, expected)
+    known = Known.of(outcome, _strata(traffic, evidence.candidate.features[:, 0], traffic.asks))
+    found = doubly_robust(weighed.weight, outcome, known, taken=weighed.taken, baseline=weighed.baseline)
+    return found.within(0.0, math.inf)
+
+
+def share(paths: Paths) -> Estimate:
+    """Of requests that ask the teacher; the interval is for traffic like this."""
+    return importance(np.ones(len(paths.joint)), paths.asks, everything_known(len(paths.joint))).within(0.0, 1.0)
+
+
+def _strata(traffic: Recorded, score: Floats, asks: Any) -> Ints:
+    """Fixed requests apart, routed ones by side and by fifths of the score (fewer where a side is small)."""
+    strata = np.zeros(len(traffic), dtype=np.int64)
+    strata[~traffic.routed] = np.where(asks[~traffic.routed], 1, 0)
+    for side in (False, True):
+        rows = np.flatnonzero(traffic.routed & (asks == side))
+        parts = min(max(len(rows) // STRATUM, 1), 5)
+        place = np.empty(len(rows), dtype=np.int64)
+        place[np.argsort(score[rows], kind="stable")] = np.arange(len(rows)) * parts // max(len(rows), 1)
+        strata[rows] = 2 + 5 * side + place
+    return strata
+
+
+def _kinds(traffic: Recorded) -> str:
+    kinds = {**traffic.fixed_because, **traffic.left_out_because}
+    return ", ".join(f"{count}: {why}" for why, count in kinds.items()) or "no requests"
