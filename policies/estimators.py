@@ -4,6 +4,7 @@ They are fitted in training (scikit-learn) and carried as plain arrays; a parity
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Self
@@ -18,14 +19,9 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 _TRUE = np.array([True])
 _MOST_LEAVES = 16
 """Of a tree that is read by bits."""
+_FEW = 64
+"""Rows that are read by bits; for more, the memory of all comparisons at once costs more than it saves."""
 _LOWEST_BIT = np.array([0, *((i & -i).bit_length() - 1 for i in range(1, 1 << _MOST_LEAVES))], dtype=np.intp)
-
-
-def _counted(indices: Ints) -> tuple[Ints, Ints]:
-    """What np.unique says with counts, at half its cost for some dozens of indices."""
-    ordered = np.sort(indices)
-    bounds = np.flatnonzero(np.concatenate([_TRUE, ordered[1:] != ordered[:-1], _TRUE]))
-    return ordered.take(bounds[:-1]), bounds[1:] - bounds[:-1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,16 +35,23 @@ class NgramLinear:
     bias: Floats
     """(K,)"""
 
-    def __call__(self, ngrams: Ints) -> Floats:
-        """(any,) indices -> (K,)"""
-        if not len(ngrams):
-            return self.bias
-        index, counts = _counted(ngrams)
-        values = (1.0 + np.log(counts)) * self.idf.take(index)
-        length = math.sqrt(values @ values)
-        if length == 0.0:
-            return self.bias
-        out: Floats = values @ self.weights.take(index, axis=0) / length + self.bias
+    def __call__(self, ngrams: Sequence[Ints]) -> Floats:
+        """B texts of any number of indices -> (B, K)"""
+        rows, outputs = len(ngrams), self.weights.shape[1]
+        indices = np.concatenate(ngrams)
+        owners = np.repeat(np.arange(rows), [len(each) for each in ngrams])
+        seen = self.idf.take(indices) > 0.0
+        # Sorted, equal n-grams of a text stand side by side: each run is one n-gram with its count.
+        ordered = np.sort(owners[seen] * len(self.idf) + indices[seen])
+        if not len(ordered):
+            return np.broadcast_to(self.bias, (rows, outputs))
+        first = np.flatnonzero(np.concatenate([_TRUE, ordered[1:] != ordered[:-1], _TRUE]))
+        owner, index = np.divmod(ordered.take(first[:-1]), len(self.idf))
+        values = (1.0 + np.log(first[1:] - first[:-1])) * self.idf.take(index)
+        weighted = values[:, None] * self.weights.take(index, axis=0)
+        squares = np.bincount(owner, values * values, rows)
+        sums = np.stack([np.bincount(owner, weighted[:, k], rows) for k in range(outputs)], axis=1)
+        out: Floats = sums / np.sqrt(np.maximum(squares, 1e-300))[:, None] + self.bias
         return out
 
     def arrays(self, prefix: str) -> Arrays:
@@ -89,7 +92,7 @@ class DenseLinear:
 class Forest:
     """Boosted regression trees of several targets.
 
-    A leaf is its own child, so short trees wait for the deep ones where trees are walked. One row is read by bits
+    A leaf is its own child, so short trees wait for the deep ones where trees are walked. A few rows are read by bits
     instead, after QuickScorer (Lucchese et al., SIGIR 2015): every comparison is made at once, each that goes right
     rules out the leaves on its left, and the first leaf that is left over is the one a walk would end in.
     """
@@ -112,19 +115,17 @@ class Forest:
     """() steps from any root to the deepest leaf."""
 
     def __call__(self, features: Floats) -> Floats:
-        """(F,) -> (K,)"""
-        bits = self._bits
+        """(B, F) -> (B, K)"""
+        bits = self._bits if len(features) <= _FEW else None
         if bits is None:
-            walked: Floats = self.batch(features[None])[0]
-            return walked
-        right = features.take(bits.feature) > bits.threshold
-        left_over = np.bitwise_and.reduce(np.where(right, bits.mask, bits.all_leaves), axis=0)
+            return self._walk(features)
+        right = features.take(bits.feature, axis=1) > bits.threshold
+        left_over = np.bitwise_and.reduce(np.where(right, bits.mask, bits.all_leaves), axis=1)
         values = bits.value.take(_LOWEST_BIT.take(left_over) + bits.offset)
-        out: Floats = np.add.reduceat(values, self.starts) + self.base
+        out: Floats = np.add.reduceat(values, self.starts, axis=1) + self.base
         return out
 
-    def batch(self, features: Floats) -> Floats:
-        """(B, F) -> (B, K)"""
+    def _walk(self, features: Floats) -> Floats:
         rows = np.arange(len(features))[:, None]
         node = np.broadcast_to(self.roots, (len(features), len(self.roots)))
         for _ in range(int(self.depth)):

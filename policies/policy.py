@@ -1,6 +1,7 @@
 """The contract every policy keeps: look at an observation, say how much the teacher is worth. It never decides alone;
 pacing shifts the score and the ledger has the last word."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -40,4 +41,13 @@ class Policy(Protocol):
 
     def score(self, observation: Observation) -> Scores:
         """Pure and quick (well under a millisecond); raises nothing for any text; never NaN."""
+        ...
+
+
+@runtime_checkable
+class BatchPolicy(Policy, Protocol):
+    """A policy to which many requests cost less together than one by one; the gateway gives it those it has at once."""
+
+    def score_batch(self, observations: Sequence[Observation]) -> list[Scores]:
+        """One or more observations -> what `score` says of each, in order."""
         ...

@@ -39,9 +39,8 @@ ESTIMATES = (
 )
 """What stands before the other features; twice at the defer step, from the prompt and from the draft."""
 CLIP = 5.0
-SEEN = 256
-"""Prompts whose reading is remembered: more than one worker has requests in flight."""
 _NOTHING = Draft("", complete=False)
+_DETAILS = ("expected_student_quality", "expected_gain", "expected_teacher_calls", "price")
 
 
 def softplus(x: Floats) -> Floats:
@@ -68,14 +67,14 @@ class StepNet:
     """(C, 1) -> logit of the expected cost over the largest cost."""
     cost_b2: Floats
 
-    def values(self, features: Floats, share: float, price: float) -> tuple[Floats, Floats, Floats, Floats]:
-        """(B, F) -> quality, gain, correction (B, 2), expected cost as a fraction of the largest."""
+    def values(self, features: Floats, share: Floats, price: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """(B, F), and share and price (B,) or () -> quality, gain, correction (B, 2), expected cost over the largest."""
         estimates = self.skip.shape[0] - 1
         plain = features[:, :estimates] @ self.skip[:-1] + self.skip[-1]
         x = np.empty((len(features), features.shape[1] + 2))
         # np.clip says the same and costs several times as much for one row.
         np.minimum(np.maximum((features - self.mean) / self.std, -CLIP), CLIP, out=x[:, :-2])
-        x[:, -2] = math.log(share)
+        x[:, -2] = np.log(share)
         x[:, -1] = price
         w1, b1, w2, b2 = self._joined
         out = np.tanh(x @ w1 + b1) @ w2 + b2
@@ -139,11 +138,11 @@ class StageEstimators:
     linear: DenseLinear
     forest: Forest
 
-    def __call__(self, dense: Floats, ngrams: Ints) -> Floats:
-        """Dense features (F,) and hashed n-grams -> (len(ESTIMATES),)"""
+    def __call__(self, dense: Floats, ngrams: Sequence[Ints]) -> Floats:
+        """Dense features (B, F) and hashed n-grams of B texts -> (B, len(ESTIMATES))"""
         first = self.ngrams(ngrams)
-        features = np.concatenate([dense, first])
-        return np.concatenate([first, self.linear(features), self.forest(features)])
+        features = np.concatenate([dense, first], axis=1)
+        return np.concatenate([first, self.linear(features), self.forest(features)], axis=1)
 
     def arrays(self, prefix: str) -> Arrays:
         return {
@@ -168,18 +167,19 @@ class Estimators:
     prompt: StageEstimators
     draft: StageEstimators | None = None
 
-    def features(self, observation: Observation) -> Floats:
-        """Estimates and features of the step, in the order of `feature_names`."""
-        view = read_prompt(observation.prompt)
-        before = self.prompt(view.dense, view.ngrams)
-        if observation.step is Step.ROUTE:
-            return np.concatenate([before, view.dense])
+    def features(self, observations: Sequence[Observation]) -> Floats:
+        """(B, F): estimates and features in the order of `feature_names`; all observations are of one step."""
+        views = [read_prompt(observation.prompt) for observation in observations]
+        prompts = np.stack([view.dense for view in views])
+        before = self.prompt(prompts, [view.ngrams for view in views])
+        if observations[0].step is Step.ROUTE:
+            return np.concatenate([before, prompts], axis=1)
         assert self.draft is not None
-        dense, ngrams = read_draft(observation.draft or _NOTHING, view)
-        both = np.concatenate([view.dense, dense])
+        drafts = [read_draft(each.draft or _NOTHING, view) for each, view in zip(observations, views, strict=True)]
+        both = np.concatenate([prompts, np.stack([dense for dense, _ in drafts])], axis=1)
         # The draft's estimators see the n-gram estimates of the prompt as well.
-        after = self.draft(np.concatenate([both, before[:2]]), ngrams)
-        return np.concatenate([before, after, both])
+        after = self.draft(np.concatenate([both, before[:, :2]], axis=1), [ngrams for _, ngrams in drafts])
+        return np.concatenate([before, after, both], axis=1)
 
     def arrays(self) -> Arrays:
         return self.prompt.arrays("prompt") | (self.draft.arrays("draft") if self.draft is not None else {})
@@ -214,35 +214,49 @@ class WheelsPolicy:
 
     def score(self, observation: Observation) -> Scores:
         """See `Policy.score`. A step that the policy was not trained for gets the score of one that it was."""
-        step = observation.step if observation.step in self.nets else self.steps[-1]
-        if step is not observation.step:
-            observation = Observation(step, observation.prompt, observation.draft, observation.budget)
-        features = self.estimators.features(observation)[None]
-        share = self._share(observation.budget.share)
-        quality, gain, correction, cost, scores = self._forward(step, features, share)
-        settled = step is self.steps[-1]
-        details = {
-            "expected_student_quality": _unit((quality[0] + (correction[0, 0] if settled else 0.0)) * self.scale),
-            "expected_gain": float((gain[0] + correction[0, 1]) * self.scale),
-            "expected_teacher_calls": float(cost[0]),
-            "price": self.prices.at(share) * self.scale,
-        }
-        return Scores(float(scores[0]), details)
+        return self.score_batch([observation])[0]
+
+    def score_batch(self, observations: Sequence[Observation]) -> list[Scores]:
+        """See `BatchPolicy.score_batch`: what numpy costs a call is paid once for all of them."""
+        asked = [observation.step if observation.step in self.nets else self.steps[-1] for observation in observations]
+        if any(step is not asked[0] for step in asked):
+            return [self.score(observation) for observation in observations]
+        step = asked[0]
+        if any(observation.step is not step for observation in observations):
+            observations = [Observation(step, each.prompt, each.draft, each.budget) for each in observations]
+        features = self.estimators.features(observations)
+        shares = np.array([self._share(observation.budget.share) for observation in observations])
+        prices = np.array([self.prices.at(share) for share in shares.tolist()])
+        quality, gain, correction, cost, scores = self._forward(step, features, shares, prices)
+        if step is self.steps[-1]:
+            quality = quality + correction[:, 0]
+        columns = (
+            np.minimum(np.maximum(quality * self.scale, 0.0), 1.0),
+            (gain + correction[:, 1]) * self.scale,
+            cost,
+            prices * self.scale,
+        )
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [
+            Scores(score, dict(zip(_DETAILS, row, strict=True)))
+            for score, row in zip(scores.tolist(), rows, strict=True)
+        ]
 
     def prepare(self, observations: Sequence[Observation]) -> Floats:
         """(B, F): what `score_prepared` wants; all observations at one step."""
-        return np.stack([self.estimators.features(observation) for observation in observations])
+        return self.estimators.features(observations)
 
     def score_prepared(self, step: Step, features: Floats, share: float) -> Floats:
         """(B,) scores at one budget share, the same as `score` gives one by one."""
-        return self._forward(step, features, self._share(share))[-1]
+        share = self._share(share)
+        return self._forward(step, features, np.array(share), np.array(self.prices.at(share)))[-1]
 
     def _share(self, share: float) -> float:
         # `not >=` catches NaN as well.
         return self.prices.least_share if not share >= self.prices.least_share else min(share, 1.0)
 
-    def _forward(self, step: Step, features: Floats, share: float) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        price = self.prices.at(share)
+    def _forward(self, step: Step, features: Floats, share: Floats, price: Floats) -> tuple[Floats, ...]:
+        """(B, F), and share and price (B,) or () -> quality, gain, correction (B, 2), expected cost, score."""
         quality, gain, correction, cost = self.nets[step].values(features, share, price)
         ask = gain + correction[:, 1] - price
         if step is self.steps[-1]:
@@ -290,7 +304,3 @@ class WheelsPolicy:
             scale=scale,
             draft_cost=draft_cost,
         )
-
-
-def _unit(value: float) -> float:
-    return float(min(max(value, 0.0), 1.0))

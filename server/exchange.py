@@ -80,7 +80,7 @@ class Exchange:
             await self._close(status)
 
     async def _run(self) -> None:
-        event: life.Event = self._route()
+        event: life.Event = await self._route()
         while True:
             self._session, command = life.advance(self._session, event)
             match command:
@@ -89,7 +89,7 @@ class Exchange:
                 case life.Call():
                     event = await self._call(command.role, hold=command.hold)
                 case life.Judge():
-                    event = self._judge()
+                    event = await self._judge()
                 case life.Deliver():
                     return await self._deliver(command.role)
                 case life.Reject():
@@ -97,7 +97,7 @@ class Exchange:
 
     # Decisions
 
-    def _route(self) -> life.Routed:
+    async def _route(self) -> life.Routed:
         gateway, request = self._gateway, self._request
         side = gateway.side_of(request.model)
         if side is not None:
@@ -113,7 +113,7 @@ class Exchange:
         self._aim = decider.aim(self._about.subject)
         if Step.ROUTE not in decider.steps:
             return life.Routed("student", Reason.POLICY_STUDENT, hold_draft=decider.reads_drafts)
-        verdict = decider.decide(Observation(Step.ROUTE, self._about.prompt, None, self._aim.state), self._aim)
+        verdict = await decider.decide(Observation(Step.ROUTE, self._about.prompt, None, self._aim.state), self._aim)
         self._steps.append(verdict.record)
         if verdict.calls_teacher:
             return life.Routed("teacher", verdict.reason)
@@ -135,9 +135,9 @@ class Exchange:
         )
         return match(rules, facts)
 
-    def _judge(self) -> life.Judged:
+    async def _judge(self) -> life.Judged:
         self._draft = self._read_draft()
-        verdict = self._gateway.decider.decide(
+        verdict = await self._gateway.decider.decide(
             Observation(Step.DEFER, self._about.prompt, self._draft, self._aim.state), self._aim
         )
         self._steps.append(verdict.record)

@@ -184,12 +184,12 @@ def _fit_forest(
         inside = train & (folds == fold)
         models = [fit(_known(target, train & (folds != fold)), target) for target in targets]
         if inside.any():
-            out[inside] = export_forest(models).batch(features[inside])
+            out[inside] = export_forest(models)(features[inside])
         tick()
     forest = export_forest([fit(_known(target, train), target) for target in targets])
     tick()
     if not train.all():
-        out[~train] = forest.batch(features[~train])
+        out[~train] = forest(features[~train])
     return forest, out
 
 

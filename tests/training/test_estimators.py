@@ -22,13 +22,13 @@ def test_exported_trees_give_what_scikit_learn_gives() -> None:
     forest = export_forest(models)
     fresh = np.vstack([features, rng.normal(scale=5.0, size=(200, 8))])
     expected = np.column_stack([model.predict(fresh) for model in models])
-    np.testing.assert_allclose(forest.batch(fresh), expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose([forest(row) for row in fresh], expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(forest(fresh), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(forest(fresh[:50]), expected[:50], rtol=0, atol=1e-12)
 
 
 def test_a_constant_takes_the_place_of_a_tree() -> None:
     forest = export_forest([0.25, 1.0])
-    assert forest(np.zeros(3)).tolist() == [0.25, 1.0]
+    assert forest(np.zeros((2, 3))).tolist() == [[0.25, 1.0]] * 2
 
 
 def test_serving_and_training_see_the_same_estimates() -> None:
@@ -42,7 +42,7 @@ def test_serving_and_training_see_the_same_estimates() -> None:
 
     for i in [i for i, row in enumerate(rows) if row.split == "test"][:20]:
         (observation,) = observations([rows[i]], Step.DEFER)
-        served = fitted.estimators.features(observation)
+        (served,) = fitted.estimators.features([observation])
         trained = np.concatenate(
             [fitted.prompt_estimates[i], fitted.draft_estimates[i], table.prompt[i], table.draft[i]]
         )
