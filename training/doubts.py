@@ -9,11 +9,11 @@ from router.budget import Budget
 from training.decision_rows import DecisionRows
 from training.off_policy import effective_sample_size, largest_part
 from training.recorded_traffic import Recorded
-from training.what_if import Evidence, Valued
+from training.what_if import MOST_UNSUPPORTED, Evidence, Valued
 
 LEAST_SAMPLE = 50.0
 """Effective sample size below which an interval is not to be leaned on."""
-MOST_UNSUPPORTED = 0.01
+MOST_UNKNOWN = 0.01
 LEAST_PROPENSITY = 0.01
 MOST_WEIGHT = 0.1
 MUCH = 0.05
@@ -50,14 +50,14 @@ def _overlap(evidence: Evidence, valued: Valued) -> list[Doubt]:
                 "answers; every tenth is a good beginning.",
             )
         ]
-    gap = float(valued.weighed.unsupported.mean())
+    gap = valued.gap
     if gap > MOST_UNSUPPORTED:
         found.append(
             Doubt(
                 "no_exploration",
                 f"{gap:.1%} of the requests would go another way than they did, and nothing was left to chance when "
-                "they were routed: what the other answer is worth was never seen. Trust quality_bounds, not the "
-                'interval; and add "Try 5% at random." to the budget, so that the next log can answer.',
+                "they were routed: what the other answer is worth was never seen. The interval holds whatever it might "
+                'be. Add "Try 5% at random." to the budget, so that the next log can answer.',
             )
         )
     weight = np.where(known, valued.weighed.weight, 0.0)
@@ -95,7 +95,7 @@ def _missing(evidence: Evidence) -> list[Doubt]:
     if 0 < counted < 2 * LEAST_SAMPLE:
         found.append(Doubt("few_qualities", f"Only {counted} qualities are known."))
     lost = evidence.known.lost(np.ones(len(traffic)))
-    if counted and lost > MOST_UNSUPPORTED:
+    if counted and lost > MOST_UNKNOWN:
         found.append(
             Doubt("side_without_qualities", f"No quality is known of a kind of answer that makes up {lost:.0%} of all.")
         )

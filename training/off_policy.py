@@ -155,9 +155,9 @@ def _estimate(value: float, influence: Floats) -> Estimate:
     count = len(influence)
     centred = influence - influence.mean()
     square = float((centred**2).mean())
-    if count < 2 or square <= 0.0:
+    if count < 2 or square <= 1e-24:
         return Estimate(value, value, value, influence)
-    kurtosis = float((centred**4).mean()) / square**2
+    kurtosis = float(((centred**2 / square) ** 2).mean())
     freedom = 2.0 * count / max(kurtosis - 1.0, 1e-9)
     half = student_t(min(freedom, count - 1.0)) * math.sqrt(square / (count - 1))
     return Estimate(value, value - half, value + half, influence)

@@ -68,3 +68,30 @@ def calibration(expected: Floats, gain: Floats, bins: int = 10) -> bytes:
     axes.set_xlabel("expected gain")
     axes.set_ylabel("gain seen")
     return _png(figure)
+
+
+def what_if_curve(report: dict[str, Any]) -> bytes:
+    """Quality against share with 95% intervals: other shares, what was asked about, what was done."""
+    figure, axes = _axes()
+    references = report["references"]
+    if references:
+        ends = [references["student_only"]["quality"], references["teacher_only"]["quality"]]
+        axes.plot([0, 1], ends, linestyle="--", color="grey", label="random (student only to teacher only)")
+
+    def points(of: Sequence[dict[str, Any]], label: str, **style: Any) -> None:
+        of = [point for point in of if point["quality"] is not None and point["quality_ci95"] is not None]
+        if not of:
+            return
+        quality = np.array([point["quality"] for point in of])
+        low, high = np.array([point["quality_ci95"] for point in of]).T
+        bars = np.maximum([quality - low, high - quality], 0.0)
+        axes.errorbar([point["share"] for point in of], quality, yerr=bars, capsize=3, label=label, **style)
+
+    points(report["curve"], "the same policy at other shares", color="C0", marker="o", markersize=3)
+    points([report["logged"]], "as it was", color="black", marker="s")
+    points([report], "what if", color="C3", marker="D")
+    axes.set_xlabel("share of requests that ask the teacher")
+    axes.set_ylabel("mean quality")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", fontsize=8)
+    return _png(figure)

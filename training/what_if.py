@@ -19,6 +19,7 @@ from training.decision_rows import DecisionRows, LogError
 from training.off_policy import (
     Estimate,
     Known,
+    difference,
     doubly_robust,
     everything_known,
     importance,
@@ -28,6 +29,8 @@ from training.outcome_model import expected_outcomes
 from training.recorded_traffic import CERTAIN, COIN_KEEP, ESCALATE, KEEP, TEACHER, Recorded, record_traffic
 from training.replay_paths import Paths
 
+MOST_UNSUPPORTED = 0.01
+"""Above it an interval that knows nothing of unseen answers would be too narrow to be shown."""
 STRATUM = 100
 """Requests that a stratum should hold; five strata per side at most."""
 
@@ -75,6 +78,11 @@ class Valued:
     @property
     def best(self) -> Estimate:
         return self.estimates["dr"]
+
+    @property
+    def gap(self) -> float:
+        """The share of requests that would go a way which the log could not have gone."""
+        return float(self.weighed.unsupported.mean())
 
 
 def gather(log: DecisionRows, *, policy: Policy | None = None, share: float | None = None, seed: int = 0) -> Evidence:
@@ -177,20 +185,34 @@ def value(evidence: Evidence, paths: Paths) -> Valued:
     return Valued(paths, weighed, {name: estimate.within(0.0, 1.0) for name, estimate in found.items()})
 
 
-def bounds(evidence: Evidence, valued: Valued) -> tuple[float, float]:
-    """The quality, whatever those answers are worth that the log could not have shown: between 0 and 1 each.
-
-    The interval's own uncertainty is inside.
-    """
-    weighed, quality = valued.weighed, evidence.traffic.quality
-    supported = doubly_robust(
+def seen(evidence: Evidence, valued: Valued) -> Estimate:
+    """The part of the quality, doubly robust, that comes from paths which the log could have taken."""
+    weighed = valued.weighed
+    return doubly_robust(
         weighed.weight,
-        quality,
+        evidence.traffic.quality,
         evidence.known,
         taken=weighed.taken,
         baseline=weighed.baseline - weighed.unsupported_worth,
     )
-    return max(supported.low, 0.0), min(supported.high + float(weighed.unsupported.mean()), 1.0)
+
+
+def honest(evidence: Evidence, valued: Valued) -> Estimate:
+    """The doubly robust estimate; where paths that the log could not have taken weigh more than `MOST_UNSUPPORTED`,
+    with an interval that holds whatever their answers are worth, between 0 and 1 each."""
+    best = valued.best
+    gap = valued.gap
+    if gap <= MOST_UNSUPPORTED:
+        return best
+    part = seen(evidence, valued)
+    return Estimate(best.value, part.low, part.high + gap, best.influence).within(0.0, 1.0)
+
+
+def change(evidence: Evidence, valued: Valued) -> Estimate:
+    """What it would have been above what the clients got, with the same honesty."""
+    gap = valued.gap if valued.gap > MOST_UNSUPPORTED else 0.0
+    part = difference(seen(evidence, valued) if gap else valued.best, evidence.delivered)
+    return Estimate(valued.best.value - evidence.delivered.value, part.low, part.high + gap, part.influence)
 
 
 def cost(evidence: Evidence, valued: Valued) -> Estimate | None:

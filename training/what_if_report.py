@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,20 @@ from router.budget import Budget
 from router.language import canonical
 from training.decision_rows import DecisionRows
 from training.doubts import answerable, doubts, notes
-from training.off_policy import Estimate, difference, effective_sample_size, largest_part
+from training.off_policy import Estimate, effective_sample_size, largest_part
 from training.recorded_traffic import Recorded
 from training.replay_paths import at_share, constant, replay
-from training.what_if import Evidence, Valued, asked_share, bounds, cost, share, value
+from training.what_if import (
+    MOST_UNSUPPORTED,
+    Evidence,
+    Valued,
+    asked_share,
+    change,
+    cost,
+    honest,
+    share,
+    value,
+)
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 STEPS = 200_000
@@ -26,7 +35,12 @@ def passes_for(count: int) -> int:
     return int(min(max(STEPS // max(count, 1), 1), 8))
 
 
-def what_if(
+def share_told(budget: Budget) -> float | None:
+    """The share that a policy which looks at the budget is told: the tightest that the sentence names, if any."""
+    return min((limit.at_most for limit in budget.limits if limit.measure == "share"), default=None)
+
+
+def what_if_report(
     evidence: Evidence,
     budget: Budget,
     *,
@@ -47,20 +61,18 @@ def what_if(
         "budget": {"text": text, "canonical": canonical(budget)},
         "policy": {"version": evidence.candidate.version, "as_logged": evidence.candidate.as_logged},
         "answerable": answerable(evidence, valued),
-        "quality": _number(valued.best.value) if told else None,
-        "quality_ci95": _interval(valued.best) if told else None,
-        "quality_bounds": [_number(each) for each in bounds(evidence, valued)] if told else None,
+        **(_shown(honest(evidence, valued)) if told else {"quality": None, "quality_ci95": None}),
         "share": _number(float(paths.asks.mean())),
         "share_ci95": _interval(share(paths)),
         "usd_per_request": None if usd is None else _number(usd.value),
         "usd_per_request_ci95": None if usd is None else _interval(usd),
         "refused": _number(paths.refused),
-        "change": _change(evidence, valued) if told else None,
-        "estimators": {name: _shown(each) for name, each in valued.estimates.items()} if told else {},
+        "change": _shown(change(evidence, valued)) if told else None,
+        "estimators": _estimators(valued) if told else {},
         "effective_sample_size": _number(effective_sample_size(used)),
         "smallest_propensity": _number(_smallest(traffic, valued)),
         "largest_weight_part": _number(largest_part(used)),
-        "unsupported": _number(float(valued.weighed.unsupported.mean())),
+        "unsupported": _number(valued.gap),
         "logged": _logged(evidence, log),
         "references": _references(evidence) if told else {},
         "curve": _curve(evidence) if told else [],
@@ -102,11 +114,11 @@ def _references(evidence: Evidence) -> dict[str, Any]:
     for name, teacher in (("student_only", False), ("teacher_only", True)):
         valued = value(evidence, constant(evidence.traffic, teacher=teacher))
         found[name] = {
-            **_shown(valued.best),
+            **_shown(honest(evidence, valued)),
             "effective_sample_size": _number(
                 effective_sample_size(np.where(evidence.known.known, valued.weighed.weight, 0.0))
             ),
-            "unsupported": _number(float(valued.weighed.unsupported.mean())),
+            "unsupported": _number(valued.gap),
         }
     return found
 
@@ -119,16 +131,21 @@ def _curve(evidence: Evidence) -> list[dict[str, Any]]:
             {
                 "budget": budget,
                 "share": _number(float(valued.paths.asks.mean())),
-                **_shown(valued.best),
-                "unsupported": _number(float(valued.weighed.unsupported.mean())),
+                **_shown(honest(evidence, valued)),
+                "unsupported": _number(valued.gap),
             }
         )
     return points
 
 
-def _change(evidence: Evidence, valued: Valued) -> dict[str, Any]:
-    changed = difference(valued.best, evidence.delivered)
-    return _shown(replace(changed, value=valued.best.value - evidence.delivered.value))
+def _estimators(valued: Valued) -> dict[str, Any]:
+    """Each by itself; without an interval where it would leave out the answers that the log could not have seen."""
+    found = {name: _shown(estimate) for name, estimate in valued.estimates.items()}
+    return (
+        found
+        if valued.gap <= MOST_UNSUPPORTED
+        else {name: {**each, "quality_ci95": None} for name, each in found.items()}
+    )
 
 
 def _shown(estimate: Estimate) -> dict[str, Any]:
