@@ -1,6 +1,7 @@
 """The trainable twin of `policies.wheels.StepNet`: the same sums in torch, written out as arrays when training ends."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -57,6 +58,6 @@ class TrainableStepNet(nn.Module):
         ]
 
     def export(self) -> StepNet:
-        names = StepNet.__slots__
+        names = [field.name for field in fields(StepNet)]
         state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         return StepNet(*(state[name].detach().numpy().astype(np.float64).copy() for name in names))
