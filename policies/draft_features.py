@@ -207,7 +207,7 @@ def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
     kinds = set(tokens)
     lower = text.lower()
     lines = [line for line in text.split("\n") if line.strip()]
-    # Regular expressions cost more than everything else here, so each is kept for texts that can have what it looks for.
+    # Regular expressions cost most here, so each is kept for texts that can have what it looks for.
     marks = list(_ANSWER_IS.finditer(text)) if "answer" in lower or "####" in text else []
     after = text[marks[-1].end() :] if marks else ""
     has_digits = len(raw.translate(None, b"0123456789")) < len(raw)

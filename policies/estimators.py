@@ -3,7 +3,6 @@
 They are fitted in training (scikit-learn) and carried as plain arrays; a parity test holds both sides together.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -21,6 +20,7 @@ _MOST_LEAVES = 16
 """Of a tree that is read by bits."""
 _FEW = 64
 """Rows that are read by bits; for more, the memory of all comparisons at once costs more than it saves."""
+_ALL_LEAVES = np.uint16((1 << _MOST_LEAVES) - 1)
 _LOWEST_BIT = np.array([0, *((i & -i).bit_length() - 1 for i in range(1, 1 << _MOST_LEAVES))], dtype=np.intp)
 
 
@@ -120,7 +120,7 @@ class Forest:
         if bits is None:
             return self._walk(features)
         right = features.take(bits.feature, axis=1) > bits.threshold
-        left_over = np.bitwise_and.reduce(np.where(right, bits.mask, bits.all_leaves), axis=1)
+        left_over = np.bitwise_and.reduce(np.where(right, bits.mask, _ALL_LEAVES), axis=1)
         values = bits.value.take(_LOWEST_BIT.take(left_over) + bits.offset)
         out: Floats = np.add.reduceat(values, self.starts, axis=1) + self.base
         return out
@@ -199,4 +199,3 @@ class _Bits:
     """(T * 16,)"""
     offset: npt.NDArray[np.intp]
     """(T,) where a tree's leaves begin in `value`."""
-    all_leaves: np.uint16 = np.uint16(0xFFFF)

@@ -119,7 +119,6 @@ PROMPT_FEATURES: tuple[str, ...] = (
 )
 
 
-
 def _atoms() -> tuple[bytes, Floats]:
     """Byte -> atom, the bytes that are in the same classes; and (atoms, classes), which atom is in which class."""
     kinds: dict[tuple[bool, ...], int] = {}

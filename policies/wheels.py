@@ -68,7 +68,7 @@ class StepNet:
     cost_b2: Floats
 
     def values(self, features: Floats, share: Floats, price: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """(B, F), and share and price (B,) or () -> quality, gain, correction (B, 2), expected cost over the largest."""
+        """(B, F), share and price (B,) or () -> quality, gain, correction (B, 2), expected cost over the largest."""
         estimates = self.skip.shape[0] - 1
         plain = features[:, :estimates] @ self.skip[:-1] + self.skip[-1]
         x = np.empty((len(features), features.shape[1] + 2))

@@ -27,6 +27,8 @@ from server.ledgers.sqlite import SqliteLedger
 from server.lifetime import die_with_parent
 from server.policy_store import PolicyStore, PolicyStoreError
 from server.relay import Receive, Scope, Send
+from server.scoring.process import ProcessScorer
+from server.scoring.scorer import InlineScorer, Scorer, ScoringFailed
 from server.settings import Settings
 from server.telemetry import Metrics
 from server.upstream import Upstream
@@ -87,10 +89,7 @@ async def open_gateway(
     """Opens everything a worker needs, keeps it fresh, and closes it."""
     metrics = Metrics(registry)
     store = PolicyStore(settings.state_dir)
-    if policy is None:
-        serving = store.serving()
-        assert serving is not None, "tw serve promotes a policy before it starts workers"
-        policy = store.load(serving.version)
+    scorer = await _first_scorer(settings, store, policy)
     ledger = SqliteLedger.open(settings.state_dir / "ledger.sqlite", deadline_s=settings.timeouts.ledger_s)
     running, text, version = await ledger.budget()
     log = DecisionLog(
@@ -108,7 +107,7 @@ async def open_gateway(
             log=log,
             student=_upstream("student", settings, http),
             teacher=None if settings.teacher is None else _upstream("teacher", settings, http),
-            decider=Decider(policy, metrics, explore=settings.explore, workers=settings.workers),
+            decider=Decider(scorer, metrics, explore=settings.explore, workers=settings.workers),
             metrics=metrics,
             budget=running,
             budget_text=text,
@@ -124,8 +123,17 @@ async def open_gateway(
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await gateway.drain()
+            await gateway.decider.policy.close()
             await ledger.close()
             log.close()
+
+
+async def _first_scorer(settings: Settings, store: PolicyStore, policy: Policy | None) -> Scorer:
+    if policy is not None:
+        return InlineScorer(policy)
+    serving = store.serving()
+    assert serving is not None, "tw serve promotes a policy before it starts workers"
+    return await ProcessScorer.start(store.path(serving.version), deadline_s=settings.timeouts.policy_s)
 
 
 def _upstream(role: str, settings: Settings, http: aiohttp.ClientSession) -> Upstream:
@@ -146,12 +154,19 @@ async def _keep_fresh(gateway: Gateway, store: PolicyStore) -> None:
         now = store.stamp()
         if now != stamp:
             stamp = now
-            with contextlib.suppress(
-                PolicyStoreError
-            ):  # the one in service goes on; `tw policy promote` has checked it
-                serving = store.serving()
-                if serving is not None:
-                    gateway.decider.take_policy(store.load(serving.version))
+            # On any failure the one in service goes on; `tw policy promote` has checked the new one.
+            with contextlib.suppress(PolicyStoreError, ScoringFailed, OSError):
+                await _change_policy(gateway, store)
+
+
+async def _change_policy(gateway: Gateway, store: PolicyStore) -> None:
+    serving = store.serving()
+    if serving is None:
+        return
+    scorer = await ProcessScorer.start(store.path(serving.version), deadline_s=gateway.settings.timeouts.policy_s)
+    before = gateway.decider.policy
+    gateway.decider.take_policy(scorer)
+    await before.close()
 
 
 async def _keep_counting(gateway: Gateway) -> None:

@@ -3,7 +3,6 @@
 A policy that raises or returns no number costs nobody an answer: the student serves, and the reason says why.
 """
 
-import asyncio
 import math
 import random
 from collections import OrderedDict
@@ -12,18 +11,16 @@ from dataclasses import dataclass
 
 from policies.action import ACTIONS, Step
 from policies.observation import Observation
-from policies.policy import BatchPolicy, Policy, Scores
 from router.budget import Budget, Limit
 from router.ledger import Balance, Subject
 from router.pacing import FREE, Aim, Pacer, Traffic, aim, decide, step
 from router.record import DecisionRecord, Reason, StepRecord
+from server.scoring.scorer import Scorer
 from server.telemetry import Metrics
 
 _BALANCES = 20_000
 _RATE_MEMORY_S = 60.0
 _CALL_MEMORY = 50
-_TOGETHER = 32
-"""Requests scored at once: more would hold up the loop for longer than a client should notice."""
 _REASONS = {
     (Step.ROUTE, False): Reason.POLICY_STUDENT,
     (Step.ROUTE, True): Reason.POLICY_TEACHER,
@@ -47,7 +44,7 @@ class Decider:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Scorer,
         metrics: Metrics,
         *,
         explore: float,
@@ -65,13 +62,11 @@ class Decider:
         self._limits: tuple[Limit, ...] = ()
         self._balances: OrderedDict[tuple[Limit, str], Balance | None] = OrderedDict()
         self._open = FREE
-        self._unscored: list[tuple[Observation, asyncio.Future[Scores]]] = []
         self.healthy = True
         self.take_policy(policy)
 
-    def take_policy(self, policy: Policy) -> None:
+    def take_policy(self, policy: Scorer) -> None:
         self.policy = policy
-        self._batching = policy if isinstance(policy, BatchPolicy) else None
         self.steps = policy.steps
         self.reads_drafts = Step.DEFER in policy.steps
         self._pacer = Pacer()  # the scores of another policy say nothing about this one's
@@ -130,7 +125,7 @@ class Decider:
         asked_at = observation.step
         stay, call = ACTIONS[asked_at]
         try:
-            scores = await self._score(observation)
+            scores = await self.policy.score(observation)
             score = float(scores.score)
             if math.isnan(score):
                 raise ValueError("the score is not a number")
@@ -147,35 +142,6 @@ class Decider:
             reason,
             StepRecord(asked_at, action, score, choice.shift, choice.propensity, None, scores.details),
         )
-
-    async def _score(self, observation: Observation) -> Scores:
-        """Raises whatever the policy raises."""
-        if self._batching is None:
-            return self.policy.score(observation)
-        loop = asyncio.get_running_loop()
-        scored: asyncio.Future[Scores] = loop.create_future()
-        if not self._unscored:
-            loop.call_soon(self._score_together)  # after whatever else became ready in this turn of the loop
-        self._unscored.append((observation, scored))
-        return await scored
-
-    def _score_together(self) -> None:
-        together, self._unscored = self._unscored[:_TOGETHER], self._unscored[_TOGETHER:]
-        if self._unscored:
-            asyncio.get_running_loop().call_soon(self._score_together)
-        found: list[Scores | Exception]
-        try:
-            assert self._batching is not None
-            found = list(self._batching.score_batch([observation for observation, _ in together]))
-        except Exception:  # one request must not cost the others their score
-            found = [_score_alone(self.policy, observation) for observation, _ in together]
-        for (_, scored), outcome in zip(together, found, strict=True):
-            if scored.done():
-                continue
-            if isinstance(outcome, Exception):
-                scored.set_exception(outcome)
-            else:
-                scored.set_result(outcome)
 
     def learn(self, record: DecisionRecord, aimed: Aim) -> None:
         """What a finished request shows of the traffic."""
@@ -200,13 +166,6 @@ class Decider:
             usd = _average(usd, record.teacher_usd / record.teacher_calls)
             seconds = _average(seconds, record.latency_ms / 1000)
         self._traffic = Traffic(rate, tokens, usd, seconds)
-
-
-def _score_alone(policy: Policy, observation: Observation) -> Scores | Exception:
-    try:
-        return policy.score(observation)
-    except Exception as error:
-        return error
 
 
 def _whose(limit: Limit, subject: Subject) -> str:

@@ -56,10 +56,14 @@ class PolicyStore:
         manifest: dict[str, object] = json.loads((self._directory / version / "manifest.json").read_text())
         return manifest
 
-    def load(self, version: str) -> Policy:
+    def path(self, version: str) -> Path:
+        """Where the artifact lies."""
         self._known(version)
+        return self._directory / version
+
+    def load(self, version: str) -> Policy:
         try:
-            return load_policy(self._directory / version)
+            return load_policy(self.path(version))
         except ArtifactError as error:
             raise PolicyStoreError(str(error)) from None
 

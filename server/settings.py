@@ -62,6 +62,9 @@ class Timeouts(BaseModel):
     silence_s: Annotated[float, Field(gt=0)] = Field(120.0, description="How long an upstream may send nothing.")
     upload_s: Annotated[float, Field(gt=0)] = Field(30.0, description="How long a client may take to send its body.")
     ledger_s: Annotated[float, Field(gt=0)] = 0.05
+    policy_s: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="How long the policy may take to score what it was asked at one time; then it starts anew."
+    )
     shutdown_s: Annotated[float, Field(gt=0)] = 30.0
 
 

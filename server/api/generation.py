@@ -12,6 +12,8 @@ from server.gateway import Gateway, Request
 from server.generation_request import Endpoint, GenerationRequest, read_request
 from server.relay import Client, Headers, Message, Receive, Scope, Send, read_body
 
+_WATCH_AFTER_S = 0.02
+"""How old a request is when the gateway begins to look whether its client is still there."""
 _MAX_HEADER = 256
 """Longest conversation, user or tag that is taken; what is longer is cut."""
 
@@ -51,9 +53,16 @@ async def _run_while_connected(exchange: Exchange, client: Client, receive: Rece
             gone = True
             task.cancel()
 
-    # Once the body is read, the next message can only be the disconnect.
-    watcher = asyncio.ensure_future(receive())
-    watcher.add_done_callback(hang_up)
+    watcher: asyncio.Future[Message] | None = None
+
+    def watch() -> None:
+        nonlocal watcher
+        # Once the body is read, the next message can only be the disconnect.
+        watcher = asyncio.ensure_future(receive())
+        watcher.add_done_callback(hang_up)
+
+    # Most answers of a small student are out before a watcher would have been worth its cost.
+    timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, watch)
     try:
         await exchange.run()
     except GatewayError as error:
@@ -63,7 +72,9 @@ async def _run_while_connected(exchange: Exchange, client: Client, receive: Rece
             raise
         task.uncancel()
     finally:
-        watcher.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
 
 
 def _close_if_unread(error: GatewayError) -> Headers:

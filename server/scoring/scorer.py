@@ -1,0 +1,44 @@
+"""The seam between a worker and its policy: the same questions as `policies.policy.Policy`, asked without blocking."""
+
+from typing import Protocol
+
+from policies.action import Step
+from policies.observation import Observation
+from policies.policy import Policy, Scores
+
+
+class Scorer(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def steps(self) -> tuple[Step, ...]: ...
+
+    async def score(self, observation: Observation) -> Scores:
+        """Raises ScoringFailed, or whatever a policy in this process raises."""
+        ...
+
+    async def close(self) -> None:
+        """Answers what was asked before, then lets go of everything."""
+        ...
+
+
+class ScoringFailed(Exception):
+    """The policy raised, took too long, or its process is gone; the message says which."""
+
+
+class InlineScorer:
+    """A policy in the worker's own process: for tests, and for programs that bring a policy as an object."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.name, self.version, self.steps = policy.name, policy.version, policy.steps
+
+    async def score(self, observation: Observation) -> Scores:
+        return self.policy.score(observation)
+
+    async def close(self) -> None:
+        return

@@ -1,0 +1,86 @@
+"""Frames between a worker and its scoring process: four bytes of length (big-endian), then JSON.
+
+worker  -> child   [[observation, ...]]            one frame, one batch
+child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] where the policy raised
+child   -> worker  {"name", "version", "steps"} or {"error"}: the first frame, once
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from policies.action import Step
+from policies.observation import BudgetState, Draft, Observation, Prompt
+from policies.policy import Scores
+
+LENGTH = 4
+_STEPS = {step.value: step for step in Step}
+
+
+def frame(content: Any) -> bytes:
+    payload = orjson.dumps(content)
+    return len(payload).to_bytes(LENGTH, "big") + payload
+
+
+class Frames:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """The content of every frame that is whole now. Raises ValueError for what is no JSON."""
+        self._buffer += data
+        while len(self._buffer) >= LENGTH:
+            end = LENGTH + int.from_bytes(self._buffer[:LENGTH], "big")
+            if len(self._buffer) < end:
+                return
+            content = bytes(self._buffer[LENGTH:end])
+            del self._buffer[:end]
+            yield orjson.loads(content)
+
+
+def observation_row(observation: Observation) -> list[Any]:
+    prompt, draft, budget = observation.prompt, observation.draft, observation.budget
+    # Mostly the last message is the text or its end; sending it twice would double the frame.
+    last: str | int = len(prompt.last_user) if prompt.text.endswith(prompt.last_user) else prompt.last_user
+    drafted = (
+        None if draft is None else [draft.text, draft.logprobs, draft.entropies, draft.finish_reason, draft.complete]
+    )
+    return [
+        observation.step.value, prompt.text, last, prompt.turn, prompt.last_route, drafted, budget.share, budget.left
+    ]  # fmt: skip
+
+
+def observation_of(row: Sequence[Any]) -> Observation:
+    step, text, last, turn, last_route, drafted, share, left = row
+    last_user = text[len(text) - last :] if isinstance(last, int) else last
+    draft = None
+    if drafted is not None:
+        words, logprobs, entropies, finish_reason, complete = drafted
+        draft = Draft(words, tuple(logprobs), tuple(entropies), finish_reason, complete)
+    return Observation(_STEPS[step], Prompt(text, last_user, turn, last_route), draft, BudgetState(share, left))
+
+
+def batch_frame(observations: Sequence[Observation]) -> bytes:
+    """Lone surrogates, which no JSON may hold, become question marks."""
+    rows = [observation_row(observation) for observation in observations]
+    try:
+        return frame(rows)
+    except TypeError:
+        return frame([_without_surrogates(row) for row in rows])
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(each) for each in value]
+    return value
+
+
+def outcome_row(outcome: Scores | Exception) -> list[Any]:
+    if isinstance(outcome, Exception):
+        return [None, f"{type(outcome).__name__}: {outcome}"[:300]]
+    return [outcome.score, outcome.details]
