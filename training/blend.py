@@ -13,6 +13,9 @@ from policies.prompt_features import Floats
 from policies.wheels import ESTIMATES
 from training.metrics import apgr
 
+SHARPNESS = 6
+"""The power of a candidate's lift over random with which it counts."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blend:
@@ -68,7 +71,7 @@ def choose(estimates: Floats, student: Floats, teacher: Floats) -> Blend:
         score = estimates @ vector
         value = apgr(score, student, teacher)
         measured[name] = value if np.isfinite(value) else 0.5
-        parts[name] = max(0.0, measured[name] - 0.5) ** 2
+        parts[name] = max(0.0, measured[name] - 0.5) ** SHARPNESS
         total += parts[name] * _line(score, gain)[0] * vector
     slope, constant = _line(estimates @ total, gain)
     quality = np.zeros(estimates.shape[1] + 1)

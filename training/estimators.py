@@ -1,8 +1,13 @@
 """Fits the quality estimators that stand inside the observation, and writes them out as plain arrays.
 
 Idea: what the policy sees of its own training rows must look like what it will see in service, so estimates on training
-rows come out of fold; rows outside the training split (and every request in service) get the estimators fitted on all
-of it. Targets are the student's quality, the teacher's, and the gain of asking.
+rows come out of fold; test rows (and every request in service) get the estimators fitted on all others. Targets are the
+student's quality, the teacher's, and the gain of asking.
+
+Qualities are right or wrong and say little one by one. Boosting that is served in microseconds has few small trees, and
+chasing noisy labels with few trees is what it does worst; a committee of a hundred large random trees does it best and
+is too dear to serve. So the committee teaches: boosted trees learn mostly what it says of rows that it has not seen
+(out of bag), and a part of the label itself. Where labels alone do better out of fold, they are kept.
 """
 
 from collections.abc import Callable
@@ -23,14 +28,23 @@ class EstimatorConfig:
     folds: int = 5
     trees: int = 80
     learning_rate: float = 0.05
+    taught_rate: float = 0.1
+    """Instead of `learning_rate` where the committee teaches, whose lessons are less noisy than labels."""
     leaves: int = 10
     depth: int = 5
     least_leaf_rows: int = 20
     l2: float = 1.0
-    feature_part: float = 0.25
+    feature_part: float = 0.2
     """The part of the features that a split may look at."""
-    ridge: float = 3.0
-    dense_ridge: float = 100.0
+    committee: int = 100
+    """Extremely randomised trees that the boosted ones learn from; 0: from the labels alone."""
+    committee_leaf_rows: int = 10
+    """In a leaf of theirs at least; a 500th of the rows where that is more."""
+    label_part: float = 0.25
+    """The part of a label in what the boosted trees learn; the rest is what the committee says."""
+    ridge: float = 0.1
+    """Of the n-grams, times the root of the number of rows."""
+    dense_ridge: float = 1000.0
     least_documents: int = 2
     """N-grams in fewer training rows than this count nothing."""
     seed: int = 0
@@ -86,7 +100,7 @@ def _fit_ngrams(
                 return np.zeros(NGRAMS), 0.0
             if len(rows) < 2 or np.ptp(target[rows]) == 0:
                 return np.zeros(NGRAMS), float(target[rows].mean())
-            model = Ridge(alpha=config.ridge, solver="sparse_cg", random_state=config.seed)
+            model = Ridge(alpha=config.ridge * len(rows) ** 0.5, solver="sparse_cg", random_state=config.seed)
             model.fit(matrix[rows], target[rows])
             return model.coef_, float(model.intercept_)
 
@@ -151,6 +165,34 @@ def export_forest(models: list[Any]) -> Forest:
     )
 
 
+def _taught(features: Floats, targets: list[Floats], rows: Bools, config: EstimatorConfig) -> list[Floats]:
+    """The targets (N,) as the committee sees them, on `rows`; elsewhere and where unknown NaN."""
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    labels = np.column_stack(targets)
+    labels[~rows] = np.nan
+    known = ~np.isnan(labels).any(axis=1)
+    if config.committee == 0 or known.sum() < 4 * config.least_leaf_rows:
+        return list(labels.T)
+    # All targets in one: where the student fails is the better half of what a split on the gain should look for.
+    committee = ExtraTreesRegressor(
+        config.committee,
+        min_samples_leaf=max(config.committee_leaf_rows, int(known.sum()) // 500),
+        max_features=0.3,
+        bootstrap=True,
+        oob_score=True,
+        random_state=config.seed,
+        n_jobs=1,
+    ).fit(features[known], labels[known])
+    said = np.full_like(labels, np.nan)
+    said[known] = committee.oob_prediction_
+    others = rows & ~known
+    if others.any():
+        said[others] = committee.predict(features[others])
+    # A label that is unknown stays so: what the committee says of it is in its other rows already.
+    return list((config.label_part * labels + (1.0 - config.label_part) * said).T)
+
+
 def _fit_forest(
     features: Floats,
     targets: list[Floats],
@@ -161,14 +203,15 @@ def _fit_forest(
 ) -> tuple[Forest, Floats]:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    def fit(rows: Ints, target: Floats) -> Any:
+    def fit(target: Floats, inside: Bools, said: Floats, rate: float) -> Any:
+        rows = _known(target, inside)
         if len(rows) == 0:
             return 0.0
         if len(rows) < 2 * config.least_leaf_rows or np.ptp(target[rows]) == 0:
             return float(target[rows].mean())
         model = HistGradientBoostingRegressor(
             max_iter=config.trees,
-            learning_rate=config.learning_rate,
+            learning_rate=rate,
             max_leaf_nodes=config.leaves,
             max_depth=config.depth,
             min_samples_leaf=config.least_leaf_rows,
@@ -177,20 +220,48 @@ def _fit_forest(
             early_stopping=False,
             random_state=config.seed,
         )
-        return model.fit(features[rows], target[rows])
+        return model.fit(features[rows], said[rows])
 
-    out = np.zeros((len(features), len(targets)))
+    columns = range(len(targets))
+
+    def fit_both(inside: Bools, wanted: Bools) -> list[list[Any]]:
+        """A model for each target, from the labels and from the committee, where wanted (2, targets)."""
+        taught = _taught(features, targets, inside, config) if wanted[1].any() else targets
+        ways = ((targets, config.learning_rate), (taught, config.taught_rate))
+        return [
+            [fit(targets[k], inside, said[k], rate) if wanted[way, k] else 0.0 for k in columns]
+            for way, (said, rate) in enumerate(ways)
+        ]
+
+    wanted = np.array([[True] * len(targets), [config.committee > 0] * len(targets)])
+    both = np.zeros((2, len(features), len(targets)))
     for fold in range(config.folds):
         inside = train & (folds == fold)
-        models = [fit(_known(target, train & (folds != fold)), target) for target in targets]
         if inside.any():
-            out[inside] = export_forest(models)(features[inside])
+            for way, models in enumerate(fit_both(train & (folds != fold), wanted)):
+                both[way, inside] = export_forest(models)(features[inside])
         tick()
-    forest = export_forest([fit(_known(target, train), target) for target in targets])
+    # Where a few features say nearly all, labels are the better teacher; so each target is asked, out of fold.
+    better = [
+        wanted[1, k] and _agreement(both[1, :, k], target, train) >= _agreement(both[0, :, k], target, train)
+        for k, target in enumerate(targets)
+    ]
+    chosen = np.array([np.logical_not(better), better])
+    models = fit_both(train, chosen)
+    forest = export_forest([models[int(better[k])][k] for k in columns])
     tick()
+    out = np.where(better, both[1], both[0])
     if not train.all():
         out[~train] = forest(features[~train])
     return forest, out
+
+
+def _agreement(estimate: Floats, target: Floats, rows: Bools) -> float:
+    """Correlation on the rows where the target is known; 0 where one of them never changes."""
+    known = _known(target, rows)
+    if len(known) < 2 or np.ptp(estimate[known]) == 0 or np.ptp(target[known]) == 0:
+        return 0.0
+    return float(np.corrcoef(estimate[known], target[known])[0, 1])
 
 
 def _fit_linear(
@@ -234,7 +305,7 @@ def _fit_stage(
     tick: Callable[[], None],
 ) -> tuple[StageEstimators, Floats]:
     """Estimators of one stage, and their estimates (N, len(ESTIMATES)); `before`: n-gram estimates of the prompt."""
-    train, folds = table.split == "train", table.fold % config.folds
+    train, folds = table.split != "test", table.fold % config.folds
     gain = table.teacher - table.student
     counted, first = _fit_ngrams(ngrams, [table.student, gain], train, folds, config)
     features = np.hstack([dense, first] if before is None else [dense, before, first])
@@ -244,7 +315,7 @@ def _fit_stage(
 
 
 def fit_estimators(table: Table, config: EstimatorConfig, *, tick: Callable[[], None] = lambda: None) -> Fitted:
-    """Fits on the training split. `tick()` is called `2 * (folds + 1)` times at most."""
+    """Fits on all but the test split. `tick()` is called `2 * (folds + 1)` times at most."""
     from threadpoolctl import threadpool_limits
 
     # One thread: sums in a fixed order, so that the same data and seed give the same weights.

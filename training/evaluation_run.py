@@ -25,7 +25,7 @@ def evaluation_run(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The report, and PNG bytes under `plot` and `calibration` where asked. Raises CannotEvaluate.
 
-    Baselines are fitted on the train split of the same rows; where it is too small only `length` is there.
+    Baselines are fitted on all but the test split of the same rows; where it is too small only `length` is there.
     """
     signals = signals_of(policy)
     usable = [row for row in outcomes if signals == "prompt" or row.student_response is not None]

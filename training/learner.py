@@ -34,6 +34,7 @@ from training.path_consistency import (
     weighted_half_square,
 )
 from training.trajectories import Branch, Episodes, draw_shares, join, off_policy, relabel, roll_out, spans
+from training.validation import price_at, supported, validation_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class PathConsistencyConfig:
     draft_cost: float = 0.0
     """What a draft costs, in teacher calls."""
     critic_weight: float = 0.3
+    doubt: float = 1.5
+    """Standard errors by which the validation rows must bear out what training adds to the blend."""
     evaluate_every: int = 50
     checkpoint_every: int = 200
     seed: int = 0
@@ -118,7 +121,7 @@ def begin(lessons: Lessons, config: PathConsistencyConfig) -> Loop:
         for place in (nets, lagged):
             place[step] = TrainableStepNet(
                 features[lessons.train].numpy(),
-                lessons.blends[step].weights / lessons.scale,
+                lessons.start(step).numpy(),
                 hidden=config.hidden,
                 critic_hidden=config.critic_hidden,
                 generator=generator,
@@ -169,10 +172,6 @@ def judge(
         largest = 1.0 + config.draft_cost
     value, log_stay, log_ask = two_action_policy(stay, ask, config.temperature)
     return Judged(value, log_stay, log_ask, cost * largest)
-
-
-def price_at(share: Tensor, multiplier: constraint.Multiplier) -> Tensor:
-    return torch.tensor(np.interp(np.log(share.numpy()), np.log(multiplier.budgets), multiplier.price))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -320,36 +319,6 @@ def _track_costs(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) ->
     loop.multiplier = constraint.update(loop.multiplier, cost, config.gains)
 
 
-def _advantage(loop: Loop, lessons: Lessons, share: float) -> tuple[Tensor, Tensor, Tensor]:
-    """On the validation rows at the last step: gain seen, gain by the blend, and the correction of it; (B,) each."""
-    rows = torch.from_numpy(lessons.val if len(lessons.val) else lessons.train)
-    rows = rows[~torch.isnan(lessons.teacher[rows] - lessons.student[rows])]
-    step = list(loop.nets)[-1]
-    shares = torch.full((len(rows),), share, dtype=torch.float64)
-    with torch.no_grad():
-        _, gain, correction, _ = loop.nets[step](
-            lessons.features[step][rows], shares, price_at(shares, loop.multiplier)
-        )
-    return lessons.teacher[rows] - lessons.student[rows], gain, correction[:, 1]
-
-
-def _validate(loop: Loop, lessons: Lessons) -> float:
-    """Mean square of C(ask) - C(stay) over five budgets: what is inconsistent in the choice itself.
-
-    The value's own error is left out: it is large, and says nothing about whom to ask.
-    """
-    found = [_advantage(loop, lessons, share) for share in (0.05, 0.1, 0.2, 0.3, 0.5)]
-    return sum(float((seen - gain - correction).square().mean()) for seen, gain, correction in found) / len(found)
-
-
-def _supported(loop: Loop, lessons: Lessons) -> float:
-    """How much of the network's correction the validation rows bear out: least squares, within 0..1."""
-    found = [_advantage(loop, lessons, share) for share in (0.05, 0.1, 0.2, 0.3, 0.5)]
-    above = sum(float(((seen - gain) * correction).mean()) for seen, gain, correction in found)
-    below = sum(float(correction.square().mean()) for _, _, correction in found)
-    return min(max(above / below, 0.0), 1.0) if below > 1e-12 else 0.0
-
-
 def run(
     loop: Loop,
     lessons: Lessons,
@@ -390,7 +359,7 @@ def run(
 
 
 def _keep_best(loop: Loop, lessons: Lessons) -> None:
-    loss = _validate(loop, lessons)
+    loss = validation_loss(loop.nets, loop.multiplier, lessons)
     loop.curves.append({"step": loop.step, "val_loss": loss})
     if loss < loop.best_loss:
         loop.best_loss, loop.best_step = loss, loop.step
@@ -418,9 +387,10 @@ def finish(
         loop.nets[step].load_state_dict(merged)
     last = list(loop.nets)[-1]
     with torch.no_grad():
-        part = _supported(loop, lessons)
+        part = supported(loop.nets, loop.multiplier, lessons, config.doubt)
         loop.nets[last].w2[:, 1] *= part
         loop.nets[last].b2[1] *= part
+        loop.nets[last].skip[:, 1] = torch.lerp(lessons.start(last)[:, 1], loop.nets[last].skip[:, 1], part)
     nets: dict[Step, StepNet] = {step: net.export() for step, net in loop.nets.items()}
     policy = WheelsPolicy(
         name=name,

@@ -27,6 +27,10 @@ class Lessons:
     val: Ints
     blends: dict[Step, Blend]
 
+    def start(self, step: Step) -> Tensor:
+        """(E + 1, 2): the blend that a step begins at, in units of `scale`."""
+        return torch.tensor(self.blends[step].weights / self.scale)
+
     @property
     def two_steps(self) -> bool:
         return self.defer is not None

@@ -71,7 +71,7 @@ def test_the_report_of_an_evaluation_has_the_promised_shape(trained: Path, table
         assert {"budget", "share", "quality"} <= set(point)
         assert point["share"] <= point["budget"]
     assert set(report["baselines"]) == {
-        "random", "length", "logistic", "ridge", "knn", "gbdt", "mlp", "oracle"
+        "random", "length", "logistic", "factorisation", "ridge", "knn", "gbdt", "cascade", "forest", "mlp", "oracle"
     }  # fmt: skip
     assert report["baselines"]["random"]["apgr"] == pytest.approx(0.5)
     assert report["baselines"]["oracle"]["apgr"] >= report["apgr"]

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from policies.features import prompt_of, read_prompt
+from policies.prompt_features import Floats
 from policies.wheels import ESTIMATES
 from tests.training.tables import sums
-from training.dataset import build_table
+from training.dataset import Table, build_table
 from training.estimators import EstimatorConfig, export_forest, fit_estimators
 
 
@@ -57,13 +60,51 @@ def test_estimates_on_training_rows_come_out_of_fold() -> None:
     noise = rng.random(300)
     table.student[:] = noise
     fitted = fit_estimators(table, EstimatorConfig(trees=40, least_leaf_rows=5))
-    train = table.split == "train"
+    train = table.split != "test"
     for column in (0, 2, 4):
         assert abs(np.corrcoef(fitted.prompt_estimates[train, column], noise[train])[0, 1]) < 0.25
     inside = fitted.estimators.prompt.ngrams
     views = [read_prompt(prompt_of(row)) for row, keep in zip(rows, train, strict=True) if keep]
-    in_fold = np.array([inside(view.ngrams)[0] for view in views])
+    in_fold = inside([view.ngrams for view in views])[:, 0]
     assert np.corrcoef(in_fold, noise[train])[0, 1] > 0.5
+
+
+def _told(features: Floats, log_odds: Floats) -> tuple[Table, Floats]:
+    """A table whose student is right by a coin with these odds, and its chances."""
+    chance = 1.0 / (1.0 + np.exp(-log_odds))
+    labels = (np.random.default_rng(1).random(len(chance)) < chance).astype(np.float64)
+    table = build_table(sums(len(chance)), "prompt")
+    return replace(table, prompt=features, student=labels, teacher=np.ones(len(chance))), chance
+
+
+def _error(table: Table, chance: Floats, config: EstimatorConfig) -> float:
+    test = table.split == "test"
+    estimate = fit_estimators(table, config).prompt_estimates[test, ESTIMATES.index("trees_student")]
+    return float(((estimate - chance[test]) ** 2).mean())
+
+
+def test_trees_learn_from_the_committee_where_it_knows_better_than_the_labels() -> None:
+    features = np.random.default_rng(0).normal(size=(900, 40))
+    table, chance = _told(features, 0.4 * (features[:, :12] > 0).sum(axis=1) - 2.4)
+    quick = EstimatorConfig(folds=2)
+    assert _error(table, chance, quick) < 0.8 * _error(table, chance, replace(quick, committee=0))
+
+
+def test_trees_learn_from_the_labels_where_these_say_more() -> None:
+    features = np.random.default_rng(0).normal(size=(900, 6))
+    table, chance = _told(features, 2.0 * features[:, :3].sum(axis=1))
+    quick = EstimatorConfig(folds=2)
+    assert _error(table, chance, quick) == _error(table, chance, replace(quick, committee=0))
+
+
+def test_the_committee_says_nothing_of_what_is_unknown() -> None:
+    table = build_table(sums(300), "prompt")
+    table.teacher[::2] = np.nan
+    fitted = fit_estimators(table, EstimatorConfig(trees=5))
+    column = ESTIMATES.index("trees_teacher")
+    table.teacher[table.split == "test"] = 0.0
+    again = fit_estimators(table, EstimatorConfig(trees=5))
+    assert fitted.prompt_estimates[:, column].tolist() == again.prompt_estimates[:, column].tolist()
 
 
 def test_unknown_qualities_are_left_out_of_a_fit() -> None:

@@ -25,13 +25,13 @@ from training.learner import (
     finish,
     judge,
     losses,
-    price_at,
     run,
 )
 from training.lessons import Lessons, prepare
 from training.metrics import apgr
 from training.train_policy import shuffled
 from training.trajectories import off_policy
+from training.validation import price_at
 
 QUICK = PathConsistencyConfig(
     steps=60, batch=64, evaluate_every=20, knots=9, estimators=EstimatorConfig(trees=15, folds=2, least_leaf_rows=10)
