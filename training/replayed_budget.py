@@ -34,6 +34,7 @@ class Replay:
         self._now_us = 0
         self._traffic = Traffic()
         self._last_at: float | None = None
+        self._hopeful = FREE
         self.pacer = Pacer()
 
     def arrive(self, subject: Subject, at: float) -> Aim:
@@ -45,7 +46,10 @@ class Replay:
         aimed = aim(self._balances(), self._traffic) if self._lines else FREE
         self._charge(accounts.ONE_REQUEST)
         self._learn_rate(at)
-        return aimed
+        if aimed.chance > 0.0:
+            self._hopeful = aimed
+        # As in service: with nothing left the policy wishes as before, and the ledger is who refuses.
+        return aimed if aimed.chance > 0.0 or aimed.shared else self._hopeful
 
     def has_room(self, tokens: int, usd: float) -> bool:
         """Whether every cap has room for a call of that size now."""

@@ -6,7 +6,7 @@ one matters most: where nothing was left to chance, no estimator knows what the 
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from router.budget import Budget, Limit
 from training.candidates import Candidate, as_logged, with_policy
 from training.decision_rows import DecisionRows, LogError
 from training.off_policy import (
+    Bools,
+    Design,
     Estimate,
     Known,
     difference,
@@ -59,8 +61,12 @@ class Evidence:
     traffic: Recorded
     candidate: Candidate
     known: Known
+    strata: Ints
+    """(N, 2) of `known`, were the request the student's or the teacher's."""
     expected: Floats
     """(N, 2) quality expected of student and teacher, out of fold."""
+    spread: Floats
+    """(N, 2) variance of these qualities."""
     delivered: Estimate
     """What the clients got."""
     seed: int = 0
@@ -102,7 +108,7 @@ def gather_for(traffic: Recorded, candidate: Candidate, *, seed: int = 0) -> Evi
     """The same for a candidate whose scores are there already."""
     score = candidate.features[:, 0]
     strata = _strata(traffic, score, traffic.asks)
-    known = Known.of(traffic.quality, strata)
+    known = Known.of(traffic.quality, _of_side(strata, traffic.asks))
     expected = expected_outcomes(
         candidate.features,
         np.where(traffic.asks, 1, 0),
@@ -112,9 +118,11 @@ def gather_for(traffic: Recorded, candidate: Candidate, *, seed: int = 0) -> Evi
     )
     fixed = traffic.quality[~traffic.routed]
     expected[~traffic.routed] = np.nanmean(fixed) if (~np.isnan(fixed)).any() else 0.5
-    delivered_known = Known.of(traffic.delivered_quality, _strata(traffic, score, traffic.asks & ~traffic.refused))
+    served = traffic.asks & ~traffic.refused
+    delivered_known = Known.of(traffic.delivered_quality, _of_side(_strata(traffic, score, served), served))
     delivered = importance(np.ones(len(traffic)), traffic.delivered_quality, delivered_known).within(0.0, 1.0)
-    return Evidence(traffic, candidate, known, expected, delivered, seed)
+    spread = _spread(expected, traffic.quality, traffic.asks)
+    return Evidence(traffic, candidate, known, strata, expected, spread, delivered, seed)
 
 
 def asked_share(traffic: Recorded) -> float:
@@ -172,16 +180,31 @@ def _unsupported(traffic: Recorded, paths: Paths, student: Floats, teacher: Floa
     return gap, worth
 
 
+def design(evidence: Evidence, paths: Paths) -> Design | None:
+    """Both sides of every request; None with two decisions, where a side that was not taken has no known chance."""
+    traffic = evidence.traffic
+    if traffic.two_steps.any():
+        return None
+    chance = np.column_stack([1.0 - traffic.chance, 1.0 - traffic.chance])
+    chance[np.arange(len(traffic)), traffic.asks.astype(np.int64)] = traffic.chance
+    wanted = np.column_stack([paths.joint[:, KEEP], paths.asks])
+    wanted[~traffic.routed] = chance[~traffic.routed]
+    weight = np.where(chance > 1.0 - CERTAIN, wanted / np.maximum(chance, 1.0 - CERTAIN), 0.0)
+    return Design(chance, weight, evidence.expected, evidence.spread, evidence.strata)
+
+
 def value(evidence: Evidence, paths: Paths) -> Valued:
     """All three estimates of the quality of these paths."""
     traffic, known = evidence.traffic, evidence.known
     weighed = weigh(traffic, paths, evidence.expected)
-    quality = traffic.quality
+    quality, by_design = traffic.quality, design(evidence, paths)
     found = {
-        "ips": importance(weighed.weight, quality, known),
-        "snips": self_normalised(weighed.weight, quality, known, mass=weighed.mass),
-        "dr": doubly_robust(weighed.weight, quality, known, taken=weighed.taken, baseline=weighed.baseline),
-    }
+        "ips": importance(weighed.weight, quality, known, by_design),
+        "snips": self_normalised(weighed.weight, quality, known, by_design, mass=weighed.mass),
+        "dr": doubly_robust(
+            weighed.weight, quality, known, by_design, taken=weighed.taken, baseline=weighed.baseline
+        ),
+    }  # fmt: skip
     return Valued(paths, weighed, {name: estimate.within(0.0, 1.0) for name, estimate in found.items()})
 
 
@@ -192,6 +215,7 @@ def seen(evidence: Evidence, valued: Valued) -> Estimate:
         weighed.weight,
         evidence.traffic.quality,
         evidence.known,
+        design(evidence, valued.paths),
         taken=weighed.taken,
         baseline=weighed.baseline - weighed.unsupported_worth,
     )
@@ -211,8 +235,21 @@ def honest(evidence: Evidence, valued: Valued) -> Estimate:
 def change(evidence: Evidence, valued: Valued) -> Estimate:
     """What it would have been above what the clients got, with the same honesty."""
     gap = valued.gap if valued.gap > MOST_UNSUPPORTED else 0.0
-    part = difference(seen(evidence, valued) if gap else valued.best, evidence.delivered)
+    part = difference(
+        seen(evidence, valued) if gap else valued.best, evidence.delivered, _variance_of_change(evidence, valued)
+    )
     return Estimate(valued.best.value - evidence.delivered.value, part.low, part.high + gap, part.influence)
+
+
+def _variance_of_change(evidence: Evidence, valued: Valued) -> float | None:
+    """The clients' side has weight 1: where both agree, the same answer stands on both sides and makes no noise."""
+    by_design = design(evidence, valued.paths)
+    if by_design is None:
+        return None
+    weighed = valued.weighed
+    moved = replace(by_design, weight=by_design.weight - 1.0)
+    offset = (weighed.baseline - weighed.unsupported_worth)[:, None] - evidence.expected
+    return moved.variance_of(evidence.known, centre=evidence.expected, offset=offset)
 
 
 def cost(evidence: Evidence, valued: Valued) -> Estimate | None:
@@ -234,7 +271,7 @@ def cost(evidence: Evidence, valued: Valued) -> Estimate | None:
     )
     expected[~traffic.routed] = usd[~traffic.routed].mean() if (~traffic.routed).any() else 0.0
     weighed = weigh(traffic, valued.paths, expected)
-    known = Known.of(outcome, _strata(traffic, evidence.candidate.features[:, 0], traffic.asks))
+    known = Known.of(outcome, _of_side(evidence.strata, traffic.asks))
     found = doubly_robust(weighed.weight, outcome, known, taken=weighed.taken, baseline=weighed.baseline)
     return found.within(0.0, math.inf)
 
@@ -244,17 +281,35 @@ def share(paths: Paths) -> Estimate:
     return importance(np.ones(len(paths.joint)), paths.asks, everything_known(len(paths.joint))).within(0.0, 1.0)
 
 
-def _strata(traffic: Recorded, score: Floats, asks: Any) -> Ints:
-    """Fixed requests apart, routed ones by side and by fifths of the score (fewer where a side is small)."""
-    strata = np.zeros(len(traffic), dtype=np.int64)
-    strata[~traffic.routed] = np.where(asks[~traffic.routed], 1, 0)
-    for side in (False, True):
-        rows = np.flatnonzero(traffic.routed & (asks == side))
-        parts = min(max(len(rows) // STRATUM, 1), 5)
-        place = np.empty(len(rows), dtype=np.int64)
-        place[np.argsort(score[rows], kind="stable")] = np.arange(len(rows)) * parts // max(len(rows), 1)
-        strata[rows] = 2 + 5 * side + place
+def _strata(traffic: Recorded, score: Floats, asks: Bools) -> Ints:
+    """(N, 2): the stratum of each request were it the student's, and were it the teacher's.
+
+    Fixed requests apart, routed ones by side and by fifths of the scores that went there (fewer where those are few).
+    """
+    strata = np.zeros((len(traffic), 2), dtype=np.int64)
+    strata[~traffic.routed] = asks[~traffic.routed, None]
+    for side in (0, 1):
+        there = score[traffic.routed & (asks == bool(side))]
+        parts = min(max(len(there) // STRATUM, 1), 5)
+        edges = np.quantile(there, np.arange(1, parts) / parts) if len(there) else np.zeros(0)
+        strata[traffic.routed, side] = 2 + 5 * side + np.searchsorted(edges, score[traffic.routed])
     return strata
+
+
+def _of_side(pairs: Any, asks: Bools) -> Any:
+    """(N, 2) -> (N,): the entry of the side taken."""
+    return pairs[np.arange(len(asks)), asks.astype(np.int64)]
+
+
+def _spread(expected: Floats, outcome: Floats, asks: Bools) -> Floats:
+    """(N, 2) variance of outcomes: m (1 - m), as of right and wrong, scaled per side to what the known ones show."""
+    shape = np.maximum(expected * (1.0 - expected), 0.01)
+    out = np.empty_like(shape)
+    for side in (0, 1):
+        told = ~np.isnan(outcome) & (asks == bool(side))
+        seen = float(((outcome[told] - expected[told, side]) ** 2).sum())
+        out[:, side] = shape[:, side] * (seen / float(shape[told, side].sum()) if told.any() else 1.0)
+    return out
 
 
 def _kinds(traffic: Recorded) -> str:

@@ -26,13 +26,13 @@ from training.what_if import (
 )
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
-STEPS = 200_000
+STEPS = 50_000
 """About as many decisions as a replay makes: short logs are run through several times."""
 
 
 def passes_for(count: int) -> int:
     """How often a log of so many requests is replayed."""
-    return int(min(max(STEPS // max(count, 1), 1), 8))
+    return int(min(max(STEPS // max(count, 1), 1), 4))
 
 
 def share_told(budget: Budget) -> float | None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.off_policy import (
+    Design,
     Known,
     difference,
     doubly_robust,
@@ -178,6 +179,48 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         for name, estimate in found.items():
             held[name] += estimate.low <= truth <= estimate.high
     assert all(0.92 <= each / 400 <= 0.985 for each in held.values()), held
+
+
+@given(
+    chance=chances, candidate=unit, right=st.tuples(unit, unit), model=st.tuples(unit, unit), told=st.floats(0.1, 1.0)
+)
+def test_the_variance_by_design_is_that_of_all_that_could_have_been(chance, candidate, right, model, told):
+    """Requests all alike: side, right or wrong, and known or not, each with its probability."""
+    weights = np.array([(1 - candidate) / (1 - chance), candidate / chance])
+    worth = np.array(right)
+    design = Design(
+        chance=np.full((50, 2), [1 - chance, chance]),
+        weight=np.full((50, 2), weights),
+        mean=np.full((50, 2), worth),
+        variance=np.full((50, 2), worth * (1 - worth)),
+        strata=np.zeros((50, 2), dtype=np.int64),
+    )
+    known = Known(np.ones(50, dtype=bool), np.zeros(50, dtype=np.int64), np.array([told]))
+    for centre in (np.zeros(2), np.array(model)):
+        squares = first = 0.0
+        mean = float(np.array([1 - chance, chance]) @ (weights * (worth - centre)))
+        for side, quality, heard in itertools.product((0, 1), (0.0, 1.0), (False, True)):
+            probability = (chance if side else 1 - chance) * (worth[side] if quality else 1 - worth[side])
+            probability *= told if heard else 1 - told
+            value = mean + (heard / told) * (weights[side] * (quality - centre[side]) - mean)
+            squares, first = squares + probability * value**2, first + probability * value
+        expected = design.variance_of(known, centre=np.full((50, 2), centre))
+        assert expected == pytest.approx(squares - first**2, rel=1e-6, abs=1e-8)
+
+
+def test_a_weight_that_happened_not_to_come_is_reckoned_with():
+    """Nothing heavy was drawn, and by design it might have been."""
+    weight, outcome, known = np.ones(100), np.full(100, 0.5), everything_known(100)
+    design = Design(
+        chance=np.full((100, 2), [0.99, 0.01]),
+        weight=np.full((100, 2), [1.0, 20.0]),
+        mean=np.full((100, 2), 0.5),
+        variance=np.full((100, 2), 0.0),
+        strata=np.zeros((100, 2), dtype=np.int64),
+    )
+    blind, told = importance(weight, outcome, known), importance(weight, outcome, known, design)
+    assert (blind.low, blind.high) == (0.5, 0.5)
+    assert told.high - told.low == pytest.approx(2 * 1.96 * np.sqrt(0.99 * 0.25 + 0.01 * 100 - 0.595**2) / 10, rel=1e-3)
 
 
 def test_a_difference_on_the_same_requests_forgets_what_they_share():
