@@ -146,8 +146,9 @@ def _average_aim(balance: Balance, traffic: Traffic) -> Aim:
         return FREE
     behind = (balance.allowed - balance.spent) / weight
     if limit.kind == "cap":
-        # What a reservation takes beyond the bill must lie ready and can never be spent; this request's own part can.
-        behind += share - (held - weight) / weight
+        # This request earns its part as well. What a reservation takes beyond the bill must lie ready and is never
+        # spent; half of it, since a request whose reservation finds no room leaves it to the next.
+        behind += share - 0.5 * (held - weight) / weight
     pull = _pull(limit, behind, share * balance.requests, balance.requests)
     weighed = None if by is None else Weighed(by, slope, pull)
     if share >= 1.0:
@@ -170,9 +171,13 @@ def _pull(limit: Limit, behind: float, calls_due: float, requests: int) -> float
     # a large one is there when several requests in a row deserve it. Below the resting point ask for a little less,
     # above it, slowly, for more; what is more than 1.2% of the calls so far is used at once.
     rest, most = math.pow(max(calls_due, 1.0), 0.2), max(0.012 * calls_due, 4.0)
+    rise, rush = 8.0 * rest, 2.0
+    if _weight(limit) is not None:
+        # Calls of many sizes fit into what is left more closely than whole calls do; the dear ones need patience.
+        rest, rise, rush = 0.25, 20.0, math.inf
     if behind < rest:
         return math.pow(max(behind, 0.0) / rest, 0.25) - 1.0
-    return min(max((behind - rest) / (8.0 * rest), (behind - most) / 2.0), 1.0)
+    return min(max((behind - rest) / rise, (behind - most) / rush), 1.0)
 
 
 def _stock_share(balance: Balance, traffic: Traffic) -> tuple[float, float | None]:

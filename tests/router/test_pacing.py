@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.observation import BudgetState
 from router.budget import Kind, Limit, Window
@@ -255,3 +257,28 @@ def test_a_process_evens_out_what_a_stock_s_share_was_missed_by() -> None:
         calls += choice.teacher
         pacer = step(pacer, score, now, teacher=choice.teacher)
     assert calls / 2000 == pytest.approx(0.1, abs=0.04)
+
+
+@given(
+    st.lists(st.floats(-100, 100), max_size=60),
+    st.floats(0.01, 0.99),
+    st.floats(-1, 2),
+    st.floats(-100, 100),
+    st.floats(-100, 100),
+)
+def test_a_better_score_is_never_less_likely(
+    scores: list[float], share: float, chance: float, one: float, other: float
+) -> None:
+    now = Aim(share=share, chance=min(max(chance, 0.0), 1.0), shared=True)
+    pacer = warmed(scores, now)
+    low, high = sorted([one, other])
+    assert 0.0 <= pacer.chance(low, now) <= pacer.chance(high, now) <= 1.0
+
+
+@given(st.floats(0.01, 0.9), st.integers(0, 5000), st.integers(0, 5000), st.sampled_from(["cap", "target"]))
+def test_more_calls_so_far_never_ask_for_more(share: float, requests: int, calls: int, kind: Kind) -> None:
+    limit = Limit(kind, "share", share)
+    chances = [
+        aim([Balance(limit, spent, share * requests, requests, spent)], QUIET).chance for spent in (calls, calls + 1)
+    ]
+    assert 0.0 <= chances[1] <= chances[0] <= 1.0
