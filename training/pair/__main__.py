@@ -72,6 +72,8 @@ def main(
                 tasks[role] = bars.add_task(role, total=recipe.course(role).steps, state="")
             state = f"loss {done.loss:.3f} · {done.tokens / max(done.seconds, 1e-9):,.0f} tokens/s"
             bars.update(tasks[role], completed=done.step, state=state)
+            if not console.is_terminal and done.step % 100 == 0:  # a log file shows no bars
+                console.print(f"{role}: step {done.step} of {recipe.course(role).steps}, {state}", highlight=False)
 
         try:
             graded = make_pair(recipe, out, work, clock=time.monotonic, report=report, stop=lambda: bool(asked_to_stop))
