@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.budget import Kind, Limit, Window
@@ -115,6 +115,7 @@ def test_more_pull_is_never_less_likely(
     assert chances[0] <= chances[1] + 1e-9
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.floats(0.02, 0.6), st.sampled_from(["cap", "target"]))
 def test_money_is_spent_as_promised_whatever_the_bills(seed: int, part: float, kind: Kind) -> None:
     """Bills that differ hundredfold and are foreseen badly: a ceiling is never broken, a target is met."""
