@@ -1,118 +1,109 @@
-"""Routing quality on recorded outcomes: `python -m benchmarks.routing --data DIR [--cell NAME:SIGNALS] [--seeds N]`.
+"""Routing quality on recorded outcomes: `python -m benchmarks.routing --data DIR [--only EXPERIMENT] [--cell CELL]`.
 
-For every cell (table and signals) trains the policy with each seed, measures APGR on the test split with its bootstrap
-interval beside the baselines on the same features, and prints one Markdown table. With `--ablations` also the variants
-that should lose. Bring the same public tables (see docs/training.md), nothing is downloaded.
+For every cell (table and signals) the policy is trained with each seed and measured on the test split beside baselines
+on the same features; then come the experiments of `routing_experiments`. Results are kept one by one beside --out, so
+that an interrupted run goes on; at the end one JSON, one Markdown file and the plots are written. Bring the public
+tables yourself (see docs/routing.md), nothing is downloaded. `make bench-routing DATA=...`.
 """
 
 import argparse
 import json
-import time
-from dataclasses import replace
 from pathlib import Path
-from statistics import mean
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from policies.artifact import load_policy
-from policies.outcomes import read_outcomes
-from training.evaluation_run import evaluation_run
-from training.learner import PathConsistencyConfig
-from training.train_policy import train_policy
+import torch
 
-CELLS = (
-    "gsm8k-mixtral-gpt4:draft",
-    "gsm8k-mixtral-gpt4:prompt",
-    "mmlu-pro-llama31-8b-70b:draft",
-    "mmlu-pro-llama31-8b-70b:prompt",
-    "mmlu-mixtral-gpt4:prompt",
-    "judged-llama31-8b-gemini25pro:prompt",
-)
-RIVALS = ("random", "length", "logistic", "ridge", "knn", "gbdt", "mlp", "oracle")
-BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
+from benchmarks import routing_experiments as experiments
+from benchmarks.routing_cells import BUDGETS, CELLS, GSM8K, JUDGED, PRO, Bench
+from benchmarks.routing_report import markdown, plots
+
+QUICK_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt")
+EXPERIMENTS = ("quality", "two-steps", "budgets", "transfer", "rows", "ablations")
+DRAFT_CELLS = (f"{GSM8K}:draft", f"{PRO}:draft")
+FEW_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt", f"{PRO}:draft")
+"""Cells of the experiments that compare variants of the policy with each other."""
 
 
-def measure(path: Path, signals: str, seed: int, *, rivals: bool, **settings: Any) -> dict[str, Any]:
-    """One training and its report on the test split; the baselines with the same seed where asked."""
-    from training.estimators import EstimatorConfig
-
-    shuffle = settings.pop("shuffle_qualities", False)
-    config = replace(PathConsistencyConfig(seed=seed, estimators=EstimatorConfig(seed=seed)), **settings)
-    with TemporaryDirectory() as directory:
-        out = Path(directory) / "policy"
-        began = time.process_time()
-        report = train_policy(
-            [path], out, config, signals=signals, created="", shuffle_qualities=shuffle  # type: ignore[arg-type]
-        )  # fmt: skip
-        seconds = time.process_time() - began
-        if rivals or shuffle:
-            # With shuffled qualities the report was made on the true ones already; rivals need the table again.
-            report, _ = evaluation_run(load_policy(out), read_outcomes(path), baselines=rivals, seed=seed)
-    return {**report, "cpu_s": seconds}
-
-
-def cell(data: Path, name: str, seeds: int) -> dict[str, Any]:
-    table, signals = name.split(":")
-    reports = [measure(data / f"{table}.parquet", signals, seed, rivals=seed == 0) for seed in range(seeds)]
-    first = reports[0]
-    return {
-        "cell": name,
-        "rows": first["rows"],
-        "apgr": mean(report["apgr"] for report in reports),
-        "seeds": [report["apgr"] for report in reports],
-        "ci95": first["apgr_ci95"],
-        "cpt50": first["cpt50"],
-        "cpt80": first["cpt80"],
-        "cpu_s": mean(report["cpu_s"] for report in reports),
-        "curve": [point for point in first["curve"] if point["budget"] in BUDGETS],
-        "rivals": {rival: first["baselines"].get(rival, {}).get("apgr") for rival in RIVALS},
-    }
-
-
-def ablations(data: Path, name: str) -> dict[str, float]:
-    """Seed 0 of variants that should lose, and of the policy itself."""
-    table, signals = name.split(":")
-    variants: dict[str, dict[str, Any]] = {
-        "as it is": {},
-        "off-policy only": {"on_policy": 0.0, "relabel": 0.0},
-        "on-policy only": {"on_policy": 1.0, "relabel": 0.0},
-        "blend of estimators, no path consistency": {"steps": 0},
-        "shuffled qualities": {"shuffle_qualities": True},
-    }
-    path = data / f"{table}.parquet"
-    return {
-        variant: measure(path, signals, 0, rivals=False, **settings)["apgr"] for variant, settings in variants.items()
-    }
-
-
-def shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def measure(bench: Bench, name: str, cells: tuple[str, ...], seeds: int, fewer: int) -> dict[str, Any]:
+    """One experiment on the cells that it is made for: cell -> results; `fewer` seeds where variants are many."""
+    few, every = [cell for cell in cells if cell in FEW_CELLS], range(seeds)
+    match name:
+        case "quality":
+            return {
+                cell: {
+                    "seeds": [experiments.quality(bench, cell, seed) for seed in every],
+                    "rivals": experiments.rivals(bench, cell),
+                }
+                for cell in cells
+            }
+        case "two-steps":
+            return {
+                cell: {
+                    str(cost): [experiments.two_steps(bench, cell, seed, cost) for seed in range(fewer)]
+                    for cost in experiments.DRAFT_COSTS
+                }
+                for cell in cells
+                if cell in DRAFT_CELLS
+            }
+        case "budgets":
+            return {
+                cell: {
+                    "one": [experiments.quality(bench, cell, seed) for seed in range(fewer)],
+                    "many": {
+                        str(share): [experiments.one_budget(bench, cell, seed, share) for seed in range(fewer)]
+                        for share in BUDGETS
+                    },
+                }
+                for cell in few
+            }
+        case "transfer":
+            return {cell: [experiments.transfer(bench, cell, seed) for seed in range(fewer)] for cell in cells}
+        case "rows":
+            return {
+                cell: {
+                    str(count): [experiments.rows(bench, cell, seed, count) for seed in range(fewer)]
+                    for count in experiments.ROWS
+                }
+                for cell in cells
+                if cell == f"{PRO}:draft"
+            }
+        case _:
+            return {
+                cell: {
+                    "as it is": [experiments.quality(bench, cell, seed) for seed in range(fewer)],
+                    **{
+                        variant: [experiments.ablation(bench, cell, seed, variant) for seed in range(fewer)]
+                        for variant in experiments.ABLATIONS
+                    },
+                    "regression": [experiments.regression(bench, cell, seed) for seed in range(fewer)],
+                    "shuffled qualities": [experiments.shuffled_qualities(bench, cell, seed) for seed in range(fewer)],
+                }
+                for cell in few
+            }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of the outcome tables")
-    parser.add_argument("--cell", action="append", help="TABLE:SIGNALS; repeatable")
+    parser.add_argument("--only", action="append", choices=EXPERIMENTS, help="repeatable")
+    parser.add_argument("--cell", action="append", choices=CELLS, metavar="TABLE:SIGNALS", help="repeatable")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ablations", action="store_true")
-    parser.add_argument("--json", type=Path, help="write everything measured there")
-    arguments = parser.parse_args()
-    found = []
-    print("| table, signals | wheels, mean of seeds | 95% (seed 0) | " + " | ".join(RIVALS) + " | CPU s |")
-    print("|---|" + "---|" * (len(RIVALS) + 3))
-    for name in arguments.cell or CELLS:
-        row = cell(arguments.data, name, arguments.seeds)
-        found.append(row)
-        seeds = ", ".join(shown(value) for value in row["seeds"])
-        interval = "-" if row["ci95"] is None else f"{row['ci95'][0]:.3f}-{row['ci95'][1]:.3f}"
-        rivals = " | ".join(shown(row["rivals"][rival]) for rival in RIVALS)
-        print(f"| {name} | {row['apgr']:.3f} ({seeds}) | {interval} | {rivals} | {row['cpu_s']:.0f} |", flush=True)
-        if arguments.ablations:
-            row["ablations"] = ablations(arguments.data, name)
-            for variant, value in row["ablations"].items():
-                print(f"    {variant}: {shown(value)}", flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    parser.add_argument("--fewer-seeds", type=int, default=1, help="seeds of the experiments with many variants")
+    parser.add_argument("--quick", action="store_true", help="two small cells, one seed, 200 steps")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/routing.json"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    cells = tuple(given.cell or (QUICK_CELLS if given.quick else CELLS))
+    seeds, fewer, steps = (1, 1, 200) if given.quick else (given.seeds, given.fewer_seeds, 1200)
+    bench = Bench(given.data, given.out.with_suffix(""), steps, say=lambda line: print(line, flush=True))
+    found = {name: measure(bench, name, cells, seeds, fewer) for name in given.only or EXPERIMENTS}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found) + "\n")
+    text = markdown(found)
+    given.out.with_suffix(".md").write_text(text)
+    for name, picture in plots(found).items():
+        given.out.with_name(f"{given.out.stem}-{name}.png").write_bytes(picture)
+    print(text)
 
 
 if __name__ == "__main__":

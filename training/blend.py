@@ -2,7 +2,7 @@
 
 On some pairs predicting the student's error ranks worse than random while predicting the gain works, on others the
 error is as good. So every candidate is measured (out of fold on the training split, together with the validation
-split), brought to the unit of the gain by least squares, and counts with the square of its lift over random.
+split), brought to the unit of the gain by least squares, and counts with a power of its lift over random.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 
 from policies.prompt_features import Floats
 from policies.wheels import ESTIMATES
-from training.metrics import apgr
+from training.metrics import SHARES, apgr, quality_at
 
 SHARPNESS = 6
 """The power of a candidate's lift over random with which it counts."""
@@ -61,6 +61,18 @@ def _line(x: Floats, y: Floats) -> tuple[float, float]:
     return slope, float(y.mean() - slope * x.mean())
 
 
+def _lift(score: Floats, student: Floats, teacher: Floats) -> float:
+    """What a ranking wins over random in the mean of all shares, as a part of what hindsight wins.
+
+    In the order of APGR where the teacher is better, and also there where it is not.
+    """
+    ends = np.array([0.0, 1.0])
+    random = float(np.trapezoid(quality_at(np.zeros(len(student)), student, teacher, ends), ends))
+    best = float(np.trapezoid(quality_at(teacher - student, student, teacher, SHARES), SHARES)) - random
+    won = float(np.trapezoid(quality_at(score, student, teacher, SHARES), SHARES)) - random
+    return won / best if best > 1e-12 else 0.0
+
+
 def choose(estimates: Floats, student: Floats, teacher: Floats) -> Blend:
     """(N, E) estimates and known qualities (N,) -> the blend."""
     gain = teacher - student
@@ -71,7 +83,7 @@ def choose(estimates: Floats, student: Floats, teacher: Floats) -> Blend:
         score = estimates @ vector
         value = apgr(score, student, teacher)
         measured[name] = value if np.isfinite(value) else 0.5
-        parts[name] = max(0.0, measured[name] - 0.5) ** SHARPNESS
+        parts[name] = max(0.0, _lift(score, student, teacher)) ** SHARPNESS
         total += parts[name] * _line(score, gain)[0] * vector
     slope, constant = _line(estimates @ total, gain)
     quality = np.zeros(estimates.shape[1] + 1)

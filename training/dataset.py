@@ -1,7 +1,7 @@
 """An outcome table as arrays: features, qualities, splits, folds. What every learner and every baseline starts from."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ class Ragged:
         pieces = [row.astype(np.int32) for row in rows]
         starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
         return cls(np.concatenate(pieces) if pieces else np.zeros(0, np.int32), starts)
+
+    def __getitem__(self, row: int) -> Ints:
+        return self.flat[self.starts[row] : self.starts[row + 1]].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +70,21 @@ class Table:
     def rows(self, split: Split) -> Ints:
         """Indices of a split's rows with both qualities known."""
         return np.flatnonzero((self.split == split) & self.both_known)
+
+    def take(self, rows: Ints) -> "Table":
+        """The table of these rows, in this order."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        taken = {
+            name: None
+            if value is None
+            else Ragged.of(value[row] for row in rows)
+            if isinstance(value, Ragged)
+            else [value[row] for row in rows]
+            if isinstance(value, list)
+            else value[rows]
+            for name, value in values.items()
+        }
+        return Table(**taken)  # type: ignore[arg-type]
 
 
 def _optional(values: Iterable[float | None]) -> Floats:

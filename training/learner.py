@@ -58,6 +58,10 @@ class PathConsistencyConfig:
     """Trust-PCL's weight on log pi - log of a lagged pi; 0 switches it off."""
     lag: float = 0.98
     least_share: float = 0.01
+    only_share: float | None = None
+    """Train for this budget alone; None: for all of them."""
+    sees_budget: bool = True
+    """Whether the networks are shown share and price; without, the policy has one ranking for all budgets."""
     knots: int = 17
     draft_cost: float = 0.0
     """What a draft costs, in teacher calls."""
@@ -125,6 +129,7 @@ def begin(lessons: Lessons, config: PathConsistencyConfig) -> Loop:
                 hidden=config.hidden,
                 critic_hidden=config.critic_hidden,
                 generator=generator,
+                sees_budget=config.sees_budget,
             )
         lagged[step].load_state_dict(nets[step].state_dict())
     groups: list[dict[str, Any]] = []
@@ -291,6 +296,8 @@ def _batch(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) -> Episo
     picks = torch.randint(len(lessons.train), (config.batch,), generator=generator)
     rows = torch.from_numpy(lessons.train)[picks]
     share = draw_shares(config.batch, config.least_share, generator)
+    if config.only_share is not None:
+        share = torch.full_like(share, config.only_share)
     cut = round(config.batch * config.on_policy)
     episodes = off_policy(rows[cut:], share[cut:], two_steps=lessons.two_steps)
     if cut:
@@ -303,7 +310,8 @@ def _batch(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) -> Episo
             ]
         rolled = roll_out(rows[:cut], share[:cut], ask[0], ask[1] if lessons.two_steps else None, generator)
         episodes = join(episodes, rolled)
-    return relabel(episodes, config.relabel, config.least_share, generator)
+    part = config.relabel if config.only_share is None else 0.0
+    return relabel(episodes, part, config.least_share, generator)
 
 
 def _track_costs(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) -> None:

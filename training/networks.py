@@ -15,9 +15,17 @@ class TrainableStepNet(nn.Module):
     """Corrections start at zero: before training the policy is the blend of estimators that `skip` holds."""
 
     def __init__(
-        self, features: Floats, skip: Floats, *, hidden: int, critic_hidden: int, generator: torch.Generator
+        self,
+        features: Floats,
+        skip: Floats,
+        *,
+        hidden: int,
+        critic_hidden: int,
+        generator: torch.Generator,
+        sees_budget: bool = True,
     ) -> None:
         super().__init__()
+        self.sees_budget = sees_budget
         count = features.shape[1]
         std = features.std(axis=0)
         # A feature that never moves in training must not explode the first time that it does in service.
@@ -43,7 +51,8 @@ class TrainableStepNet(nn.Module):
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         plain = features[:, : len(self.skip) - 1] @ self.skip[:-1] + self.skip[-1]
         standard = ((features - mean) / std).clamp(-CLIP, CLIP)
-        x = torch.cat([standard, torch.log(share)[:, None], price[:, None]], dim=1)
+        budget = torch.stack([torch.log(share), price], dim=1)
+        x = torch.cat([standard, budget if self.sees_budget else torch.zeros_like(budget)], dim=1)
         correction = torch.tanh(x @ self.w1 + self.b1) @ self.w2 + self.b2
         cost = torch.tanh(x @ self.cost_w1 + self.cost_b1) @ self.cost_w2 + self.cost_b2
         return plain[:, 0], plain[:, 1], correction, torch.sigmoid(cost[:, 0])
@@ -60,4 +69,7 @@ class TrainableStepNet(nn.Module):
     def export(self) -> StepNet:
         names = [field.name for field in fields(StepNet)]
         state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        return StepNet(*(state[name].detach().numpy().astype(np.float64).copy() for name in names))
+        arrays = {name: state[name].detach().numpy().astype(np.float64).copy() for name in names}
+        if not self.sees_budget:
+            arrays["w1"][-2:] = arrays["cost_w1"][-2:] = 0.0
+        return StepNet(**arrays)

@@ -30,19 +30,24 @@ def _features(table: Table, fitted: Fitted) -> Floats:
 def rival_scores(
     outcomes: Sequence[Outcome], signals: Signals, *, seed: int = 0, tick: Callable[[str], None] = lambda _: None
 ) -> tuple[Table, dict[str, Floats]]:
-    """The table, and the scores of each baseline; only `length` where there are too few rows to fit the others."""
+    """The table, and the scores of each baseline on it."""
+    table = build_table(outcomes, signals)
+    return table, fit_rivals(table, seed=seed, tick=tick)
+
+
+def fit_rivals(table: Table, *, seed: int = 0, tick: Callable[[str], None] = lambda _: None) -> dict[str, Floats]:
+    """(N,) scores of each baseline; only `length` where there are too few rows to fit the others."""
     from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.neighbors import KNeighborsRegressor
     from sklearn.neural_network import MLPRegressor
     from threadpoolctl import threadpool_limits
 
-    table = build_table(outcomes, signals)
     scores: dict[str, Floats] = {"length": table.prompt[:, PROMPT_FEATURES.index("log_bytes")]}
     train = np.flatnonzero((table.split != "test") & table.both_known)
     gain = table.teacher - table.student
     if len(train) < LEAST_ROWS or np.ptp(gain[train]) == 0:
-        return table, scores
+        return scores
     config = EstimatorConfig(seed=seed)
     tick("estimators")
     # Of these estimates only the n-grams' are looked at, so one tree will do.
@@ -95,8 +100,8 @@ def rival_scores(
             early_stopping=len(train) >= 200,
             random_state=seed,
         )
-        scores["mlp"] = _fit_quietly(network, standard[train], gain[train]).predict(standard)
-    return table, scores
+        scores["mlp"] = fit_quietly(network, standard[train], gain[train]).predict(standard)
+    return scores
 
 
 def _chance(standard: Floats, quality: Floats, train: Ints, seed: int) -> Floats:
@@ -111,7 +116,7 @@ def _chance(standard: Floats, quality: Floats, train: Ints, seed: int) -> Floats
     return chance
 
 
-def _fit_quietly(network: Any, features: Floats, target: Floats) -> Any:
+def fit_quietly(network: Any, features: Floats, target: Floats) -> Any:
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning

@@ -70,12 +70,24 @@ def describe(outcomes: Sequence[Outcome], signals: Signals | None) -> Descriptio
         raise CannotTrain("--signals draft needs the column student_response, and no row has one; use --signals prompt")
     chosen: Signals = signals or ("draft" if len(drafts) > len(outcomes) / 2 else "prompt")
     usable = drafts if chosen == "draft" else outcomes
+    for side in ("student", "teacher"):
+        if all(getattr(row, f"{side}_quality") is None for row in usable):
+            raise CannotTrain(
+                f"no row has a {side}_quality: the table knows one model only, and routing chooses between two;"
+                " ask both (tw collect) or join feedback on both"
+            )
     both = [row for row in usable if row.student_quality is not None and row.teacher_quality is not None]
     train = sum(row.split == "train" for row in both)
     if train < LEAST_TRAIN_ROWS:
         raise CannotTrain(
             f"{train} rows of the train split have both qualities; at least {LEAST_TRAIN_ROWS} are needed"
             " (collect more, or leave `split` out so that 60% of the rows are trained on)"
+        )
+    gains = {(row.teacher_quality or 0.0) - (row.student_quality or 0.0) for row in both}
+    if len(gains) == 1:
+        raise CannotTrain(
+            f"the teacher's quality is the student's {gains.pop():+g} in all {len(both)} rows: no request gains more"
+            " than another, so there is nothing to learn; look at how the answers were graded"
         )
     student = sum(row.student_quality or 0.0 for row in both) / len(both)
     teacher = sum(row.teacher_quality or 0.0 for row in both) / len(both)

@@ -1,13 +1,14 @@
 """`tw train policy` and `tw evaluate` as a user types them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from policies.artifact import load_artifact, load_policy
+from policies.artifact import load_artifact
 from server.cli import main
 from tests.training.tables import sums, write
 from training import learner
@@ -162,10 +163,48 @@ def test_a_table_that_cannot_be_trained_on_is_one_clear_error(tmp_path: Path, ro
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"teacher_quality": None}, "no row has a teacher_quality: the table knows one model only"),
+        ({"student_quality": None}, "no row has a student_quality: the table knows one model only"),
+        ({"student_quality": 0.5, "teacher_quality": 0.5}, "the teacher's quality is the student's +0 in all 300 rows"),
+        ({"student_quality": 0.25, "teacher_quality": 1.0}, "the teacher's quality is the student's +0.75 in all"),
+        ({"id": "same"}, "id 'same' occurs twice"),
+    ],
+)
+def test_a_table_with_nothing_to_choose_from_is_one_clear_error(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    path = write(tmp_path / "t.jsonl", [replace(row, **change) for row in sums(300)])  # type: ignore[arg-type]
+    result = tw("train", "policy", "--outcomes", path, "--out", tmp_path / "p", *QUICK)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "p").exists()
+
+
 def test_ids_must_differ_over_all_tables(table: Path, tmp_path: Path) -> None:
     result = tw("train", "policy", "--outcomes", table, "--outcomes", table, "--out", tmp_path / "p", *QUICK)
     assert result.exit_code == 2
     assert "occurs in more than one" in result.stderr
+
+
+def test_a_teacher_that_is_not_better_is_said_and_asked_only_where_it_is(tmp_path: Path) -> None:
+    """Right where the student is wrong, and wrong more often where the student is right."""
+    rows = [
+        replace(row, student_quality=quality, teacher_quality=0.9 - quality)
+        for row in sums(300)
+        for quality in [0.9 if len(row.prompt) % 4 else 0.0]
+    ]
+    path = write(tmp_path / "t.jsonl", rows)
+    result = tw("train", "policy", "--outcomes", path, "--out", tmp_path / "p", *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["apgr"] is None
+    assert "not better than the student" in report["data"]["warnings"][0]
+    (wanted,) = [point for point in report["curve"] if point["budget"] == 0.2]
+    assert wanted["quality"] > report["student_quality"] + 0.1
 
 
 def test_a_policy_that_is_none_is_said(table: Path, tmp_path: Path) -> None:
@@ -175,25 +214,10 @@ def test_a_policy_that_is_none_is_said(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_draft_policy_wants_drafts(trained: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     path = write(tmp_path / "t.jsonl", [replace(row, student_response=None) for row in sums(60)])
     result = tw("evaluate", "--policy", trained, "--outcomes", path)
     assert result.exit_code == 2
     assert "no row has a student_response" in result.stderr
-
-
-def test_equal_qualities_everywhere_train_a_policy_that_says_so(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    rows = [replace(row, student_quality=1.0, teacher_quality=1.0) for row in sums(120)]
-    path = write(tmp_path / "t.jsonl", rows)
-    result = tw("train", "policy", "--outcomes", path, "--out", tmp_path / "p", *QUICK, "--json")
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
-    assert report["apgr"] is None
-    assert "not better than the student" in report["data"]["warnings"][0]
-    load_policy(tmp_path / "p")
 
 
 def test_without_the_extra_the_error_says_what_to_install(

@@ -1,0 +1,125 @@
+"""The experiments on routing quality, on made-up tables: what they compare and how results are kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.routing import EXPERIMENTS, measure
+from benchmarks.routing_cells import Bench, Learned, acting, config_of, learn, measured, prompts_only
+from benchmarks.routing_experiments import ABLATIONS, pooled, spending, standardised
+from benchmarks.routing_report import markdown, plots
+from tests.training.tables import sums, write
+from training.dataset import Table, build_table
+from training.estimators import EstimatorConfig, Fitted, fit_estimators
+
+SMALL = EstimatorConfig(trees=10, folds=2, committee=0)
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return build_table(sums(300), "draft")
+
+
+@pytest.fixture(scope="module")
+def fitted(table: Table) -> Fitted:
+    return fit_estimators(table, SMALL)
+
+
+@pytest.fixture(scope="module")
+def learned(table: Table, fitted: Fitted) -> Learned:
+    return learn(table, fitted, config_of(0, steps=20, estimators=SMALL))
+
+
+def test_a_result_is_measured_once(tmp_path: Path) -> None:
+    write(tmp_path / "t.jsonl", sums(3)).rename(tmp_path / "t.parquet")
+    bench = Bench(tmp_path, tmp_path / "kept", 10, say=lambda _: None)
+    made: list[int] = []
+
+    def make() -> dict[str, object]:
+        made.append(1)
+        return {"apgr": 0.5}
+
+    first = bench.once("quality", "t:draft", 0, "wheels", make)
+    assert bench.once("quality", "t:draft", 0, "wheels", make) == first
+    assert len(made) == 1
+    bench.once("quality", "t:draft", 1, "wheels", make)
+    Bench(tmp_path, tmp_path / "kept", 20, say=lambda _: None).once("quality", "t:draft", 0, "wheels", make)
+    assert len(made) == 3
+
+
+def test_standardised_tables_have_one_gap_and_one_spread(table: Table) -> None:
+    known = table.split != "test"
+    for scale in (1.0, 0.2):
+        gain = standardised(replace(table, student=table.student * scale, teacher=table.teacher * scale))
+        values = (gain.teacher - gain.student)[known]
+        assert values.mean() == pytest.approx(0.5)
+        assert values.std() == pytest.approx(1.0)
+
+
+def test_pooled_tables_stand_end_to_end_and_share_no_fold(table: Table) -> None:
+    both = pooled([table, table.take(np.arange(10))])
+    assert both.ids == table.ids + table.ids[:10]
+    assert both.prompt_ngrams[303].tolist() == table.prompt_ngrams[3].tolist()
+    assert both.draft is not None
+    assert len(both.draft) == 310
+    assert not set(both.fold[300:].tolist()) & set(both.fold[:300].tolist())
+
+
+def test_acting_under_a_cap_never_asks_more_than_the_cap(learned: Learned) -> None:
+    for share in (0.05, 0.2, 0.5):
+        assert 0.0 <= acting(learned, share)[0] <= share + 1e-9
+
+
+def test_costs_lie_between_a_draft_and_a_draft_with_a_call(table: Table, fitted: Fitted, learned: Learned) -> None:
+    for kind, policy in (
+        ("both", learned),
+        ("defer", learned),
+        ("route", learn(*prompts_only(table, fitted), config_of(0, steps=5, estimators=SMALL))),
+    ):
+        cost, recovered = spending(policy, 0.1, kind)
+        assert cost[0] == pytest.approx(0.1)
+        assert recovered[0] == 0.0
+        assert cost[-1] <= (1.0 if kind == "route" else 1.1) + 1e-9
+
+
+def test_what_is_blind_to_the_budget_ranks_alike_under_all(table: Table, fitted: Fitted) -> None:
+    blind = learn(table, fitted, config_of(0, steps=20, sees_budget=False, estimators=SMALL))
+    low, high = blind.scores(0.05), blind.scores(0.5)
+    assert np.argsort(low, kind="stable").tolist() == np.argsort(high, kind="stable").tolist()
+
+
+def test_every_experiment_has_a_table_in_the_report(learned: Learned) -> None:
+    result = {**measured(learned, resamples=20), "cpu_s": 1.0}
+    rival = {"apgr": 0.5, "pgr": result["pgr"], "curve": result["curve"]}
+    quality = {"c": {"seeds": [result, result], "rivals": {"random": rival, "gbdt": rival}}}
+    variants = {name: [result] for name in ("as it is", *ABLATIONS)} | {
+        "regression": [{"linear": rival, "network": rival}]
+    }
+    steps = {
+        "cost": [0.1, 1.0],
+        "curves": {"both": [0, 1], "route": [0, 1], "defer": [0, 1]},
+        "area": {"both": 0.6, "route": 0.5, "defer": 0.5},
+    }
+    found = {
+        "quality": quality,
+        "two-steps": {"c": {"0.1": [steps]}},
+        "budgets": {"c": {"one": [result], "many": {str(b): [result] for b in (0.05, 0.1, 0.2, 0.3, 0.5)}}},
+        "transfer": {"c": [{**result, "rows_known": 7}]},
+        "rows": {"c": {"500": [{**result, "count": 500}]}},
+        "ablations": {"c": variants},
+    }
+    assert tuple(found) == EXPERIMENTS
+    text = markdown(found)
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {name}" for name in EXPERIMENTS]
+    assert "| c | 0.1 | 0.500 | 0.500 | 0.600 |" in text
+    assert {name: picture[:4] for name, picture in plots(found).items()} == dict.fromkeys(
+        ("quality", "two-steps", "rows"), b"\x89PNG"
+    )
+
+
+def test_an_experiment_leaves_out_cells_that_it_is_not_made_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, tmp_path, 10)
+    for name in ("two-steps", "rows"):
+        assert measure(bench, name, ("mmlu-mixtral-gpt4:prompt",), 1, 1) == {}
