@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.cells import cell_len
@@ -19,7 +19,8 @@ from server.commands.gateway_client import (
     GatewayUnreachable,
     NoGatewayUrl,
 )
-from server.settings import SettingsError, load_settings
+from server.commands.rewording import NotReworded, reword
+from server.settings import Settings, SettingsError, load_settings
 
 
 @click.group()
@@ -27,29 +28,100 @@ def budget() -> None:
     """Budgets in plain words, English or Japanese."""
 
 
+def _asking_options(command: Any) -> Any:
+    command = click.option("--yes", is_flag=True, help="With --ask: take what the model proposes without a question.")(
+        command
+    )
+    command = click.option(
+        "--ask-key-env", default="TW_ASK_KEY", show_default=True, help="With --ask: the variable that holds its key."
+    )(command)
+    command = click.option("--ask-model", default="teacher", show_default=True, help="With --ask: the model's name.")(
+        command
+    )
+    return click.option(
+        "--ask", metavar="URL", help="Where TEXT cannot be read, let the model at this OpenAI-compatible URL say it in "
+        "words that can; you see what was understood and say yes or no.",
+    )(command)  # fmt: skip
+
+
 @budget.command("parse")
 @click.argument("text")
 @click.option("--json", "as_json", is_flag=True, help="Print the budget, or the error, as JSON.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with the time zone and the currency rates.")
-def parse_text(text: str, as_json: bool, config: Path | None) -> None:
+@_asking_options
+def parse_text(
+    text: str, as_json: bool, config: Path | None, ask: str | None, ask_model: str, ask_key_env: str, yes: bool
+) -> None:
     """Read TEXT and say back exactly what was understood. Exit 2 where it cannot be read."""
-    try:
-        settings = load_settings(config)
-    except SettingsError as error:
-        click.echo(f"tw budget parse: {error}", err=True)
-        sys.exit(2)
+    settings = _settings("parse", config)
     try:
         parsed = parse(text, timezone=settings.timezone, rates=settings.rates)
     except Unreadable as error:
-        if as_json:
-            click.echo(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
-        else:
-            click.echo(underlined(text, error), err=True)
-        sys.exit(2)
+        if ask is None:
+            _say_unreadable(text, error, as_json=as_json)
+        parsed = _reworded("parse", text, error, settings, ask, ask_model, ask_key_env, yes=yes, quiet=as_json)
     if as_json:
         click.echo(json.dumps(parsed.as_dict(), ensure_ascii=False))
         return
     _print_parsed(parsed)
+
+
+def somebody_is_there() -> bool:
+    return sys.stdin.isatty()
+
+
+def _settings(verb: str, config: Path | None) -> Settings:
+    try:
+        return load_settings(config)
+    except SettingsError as error:
+        click.echo(f"tw budget {verb}: {error}", err=True)
+        sys.exit(2)
+
+
+def _say_unreadable(text: str, error: Unreadable, *, as_json: bool) -> NoReturn:
+    if as_json:
+        click.echo(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
+    else:
+        click.echo(underlined(text, error), err=True)
+    sys.exit(2)
+
+
+def _reworded(
+    verb: str,
+    text: str,
+    error: Unreadable,
+    settings: Settings,
+    url: str,
+    model: str,
+    key_env: str,
+    *,
+    yes: bool,
+    quiet: bool,
+) -> Parsed:
+    """What a model made of the words, once a person has said yes to it. Exits 2 where it is of no use or not wanted."""
+    try:
+        key = os.environ.get(key_env, "").strip() or None
+        proposal = reword(text, error, url, model=model, key=key, timezone=settings.timezone, rates=settings.rates)
+    except NoGatewayUrl as wrong:
+        raise click.BadParameter(str(wrong), param_hint="--ask") from None
+    except (NotReworded, GatewayRefused, GatewayUnreachable) as failed:
+        click.echo(underlined(text, error), err=True)
+        click.echo(f"tw budget {verb}: {failed}", err=True)
+        sys.exit(2)
+    if not quiet or not yes:
+        click.echo(f"The grammar cannot read this ({error.message})", err=True)
+        click.echo(f"The model {model} takes it for:\n\n  {proposal.parsed.canonical}\n", err=True)
+        if not proposal.complete:
+            click.echo("It may have left something out.", err=True)
+    if yes:
+        return proposal.parsed
+    if not somebody_is_there():
+        click.echo(f"tw budget {verb}: nobody is there to say yes; look at it and repeat with --yes", err=True)
+        sys.exit(2)
+    if not click.confirm("Is that what you mean?", default=False, err=True):
+        click.echo("Nothing was changed.", err=True)
+        sys.exit(2)
+    return proposal.parsed
 
 
 def _gateway_options(command: Any) -> Any:
@@ -79,8 +151,25 @@ def show(gateway: str, admin_key_file: Path | None, as_json: bool) -> None:
 @click.argument("text")
 @click.option("--dry-run", is_flag=True, help="Only say what TEXT would have done on recent traffic; change nothing.")
 @_gateway_options
-def set_text(text: str, dry_run: bool, gateway: str, admin_key_file: Path | None, as_json: bool) -> None:
+@_asking_options
+def set_text(
+    text: str,
+    dry_run: bool,
+    gateway: str,
+    admin_key_file: Path | None,
+    as_json: bool,
+    ask: str | None,
+    ask_model: str,
+    ask_key_env: str,
+    yes: bool,
+) -> None:
     """Change the running budget to TEXT, for all workers at once. What was spent stays spent."""
+    if ask is not None:
+        settings = _settings("set", None)
+        try:
+            parse(text, timezone=settings.timezone, rates=settings.rates)
+        except Unreadable as error:
+            text = _reworded("set", text, error, settings, ask, ask_model, ask_key_env, yes=yes, quiet=as_json).text
     method, path = ("POST", "/v1/budget/preview") if dry_run else ("PUT", "/v1/budget")
     state = _ask("set", gateway, admin_key_file, method, path, {"text": text})
     if as_json:

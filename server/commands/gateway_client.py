@@ -28,14 +28,18 @@ class GatewayRefused(Exception):
 
 
 class GatewayClient:
-    """Speaks to one gateway with one key. The key is never part of a message. Raises NoGatewayUrl."""
+    """Speaks to one gateway with one key. The key is never part of a message. Raises NoGatewayUrl.
 
-    def __init__(self, url: str, key: str | None) -> None:
+    `what` names in messages what is at the URL, where it is something else that speaks JSON.
+    """
+
+    def __init__(self, url: str, key: str | None, *, what: str = "gateway") -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise NoGatewayUrl(f"{url} is no URL of a gateway; it looks like {DEFAULT_GATEWAY}")
+            raise NoGatewayUrl(f"{url} is no URL of a {what}; it looks like {DEFAULT_GATEWAY}")
         if parts.username or parts.password:
-            raise NoGatewayUrl("the URL holds a user name or password; put the key into TW_ADMIN_KEY instead")
+            raise NoGatewayUrl("the URL holds a user name or password; put the key into the environment instead")
+        self._what = what
         self._url = url.rstrip("/")
         self._key = key
         # A proxy for the outside world cannot reach this machine's own loopback address.
@@ -60,7 +64,7 @@ class GatewayClient:
                 raise GatewayRefused(error.code, self._said(error.code, error.read())) from None
         except (OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            raise GatewayUnreachable(f"no gateway answers at {self._url}: {reason}") from None
+            raise GatewayUnreachable(f"no {self._what} answers at {self._url}: {reason}") from None
 
     def _object(self, content: bytes) -> dict[str, Any]:
         try:
@@ -68,7 +72,7 @@ class GatewayClient:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise GatewayUnreachable(f"what answers at {self._url} is not a gateway: it sent no JSON object")
+            raise GatewayUnreachable(f"what answers at {self._url} is not a {self._what}: it sent no JSON object")
         return answer
 
     def _said(self, status: int, content: bytes) -> str:
@@ -77,6 +81,6 @@ class GatewayClient:
             message = json.loads(content)["error"]["message"]
         except (ValueError, LookupError, TypeError):
             return f"{self._url} answered {status} without a reason"
-        if status in (401, 403):
+        if status in (401, 403) and self._what == "gateway":
             return f"{message} Give the admin key in TW_ADMIN_KEY or with --admin-key-file."
         return str(message)

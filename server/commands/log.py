@@ -60,7 +60,7 @@ def as_outcomes(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             before = qualities.get(row["feedback_on"])
             if before is None or before[0] <= row["at"]:
                 qualities[row["feedback_on"]] = (row["at"], row["quality"])
-        else:
+        elif "shadow_on" not in row:
             records[row["id"]] = row
     for record in sorted(records.values(), key=lambda record: float(record["at"])):
         quality = qualities.get(record["id"], (0.0, None))[1]

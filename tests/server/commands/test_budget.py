@@ -321,3 +321,90 @@ def test_a_key_file_that_cannot_be_read_is_wrong_use(run: Any, tmp_path: Path) -
 )
 def test_a_duration_is_said_in_two_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+UNREADABLE = (
+    "Don't let the teacher bill get out of hand: two hundred calls daily and not one more, please and thank you."
+)
+
+
+def reworded(gateway: Gateway, sentence: str, *, complete: bool = True, plain: bool = False) -> None:
+    content = sentence if plain else json.dumps({"budget": sentence, "complete": complete})
+    gateway.body = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+
+
+def test_a_model_may_say_what_the_grammar_cannot_read(gateway: Gateway, run: Any) -> None:
+    reworded(gateway, "At most 200 calls a day.")
+    result = run(
+        "parse", UNREADABLE, "--json", "--ask", f"{gateway.url}/v1", "--ask-model", "big", "--yes",
+        env={"TW_ASK_KEY": "sk-secret"},
+    )  # fmt: skip
+    assert result.exit_code == 0
+    printed = json.loads(result.stdout)
+    assert printed["canonical"] == (
+        "At most 200 teacher calls per calendar day. When the budget is exhausted the student answers."
+    )
+    ((method, path, authorization, body),) = gateway.asked
+    assert (method, path, authorization) == ("POST", "/v1/chat/completions", "Bearer sk-secret")
+    assert (body["model"], body["temperature"], body["response_format"]["type"]) == ("big", 0, "json_schema")
+    assert UNREADABLE in body["messages"][-1]["content"]
+
+
+def test_nothing_a_model_says_is_taken_without_a_yes(gateway: Gateway, run: Any) -> None:
+    reworded(gateway, "At most 200 calls a day.")
+    result = run("parse", UNREADABLE, "--ask", gateway.url)
+    assert result.exit_code == 2
+    assert "At most 200 teacher calls per calendar day." in result.stderr
+    assert "repeat with --yes" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(("answer", "taken"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_person_is_shown_what_was_understood(
+    gateway: Gateway, run: Any, monkeypatch: pytest.MonkeyPatch, answer: str, taken: bool
+) -> None:
+    reworded(gateway, "At most 200 calls a day.", complete=False)
+    monkeypatch.setattr("server.commands.budget.somebody_is_there", lambda: True)
+    result = CliRunner().invoke(main, ["budget", "parse", UNREADABLE, "--ask", gateway.url], input=answer)
+    assert (result.exit_code == 0) is taken
+    assert "It may have left something out." in result.stderr
+    assert ("At most 200 teacher calls per calendar day." in result.stdout) is taken
+
+
+@pytest.mark.parametrize(
+    ("sentence", "plain", "why"),
+    [
+        ("Never mind the cost.", False, "which cannot be read either"),
+        ("I am sorry, I cannot do that.", True, "which cannot be read either"),
+        ("", False, "found nothing in these words"),
+    ],
+)
+def test_what_the_grammar_cannot_read_is_never_a_budget(
+    gateway: Gateway, run: Any, sentence: str, plain: bool, why: str
+) -> None:
+    reworded(gateway, sentence, plain=plain)
+    result = run("parse", UNREADABLE, "--ask", gateway.url, "--yes")
+    assert result.exit_code == 2
+    assert why in result.stderr
+
+
+def test_a_model_that_cannot_be_asked_leaves_the_first_error(gateway: Gateway, run: Any) -> None:
+    gateway.status, gateway.body = 503, b"{}"
+    result = run("parse", UNREADABLE, "--ask", gateway.url, "--yes")
+    assert result.exit_code == 2
+    assert "^" in result.stderr
+    assert "answered 503" in result.stderr
+    assert run("parse", UNREADABLE, "--ask", "not a url", "--yes").exit_code == 2
+
+
+def test_a_text_that_can_be_read_is_no_models_business(gateway: Gateway, run: Any) -> None:
+    assert run("parse", "At most 200 calls a day.", "--ask", gateway.url).exit_code == 0
+    assert gateway.asked == []
+
+
+def test_set_sends_what_was_agreed_to(gateway: Gateway, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reworded(gateway, "At most 200 calls a day.")
+    sent: list[Any] = []
+    monkeypatch.setattr("server.commands.budget._ask", lambda *arguments: sent.append(arguments) or STATE)
+    assert run("set", UNREADABLE, "--ask", gateway.url, "--yes").exit_code == 0
+    assert sent == [("set", "http://127.0.0.1:8080", None, "PUT", "/v1/budget", {"text": "At most 200 calls a day."})]
