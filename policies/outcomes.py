@@ -6,6 +6,7 @@ yielded in the file's order without holding the file in memory.
 """
 
 import hashlib
+import heapq
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -261,6 +262,39 @@ def iter_outcomes(path: str | Path) -> Iterator[Outcome]:
 def read_outcomes(*paths: str | Path) -> list[Outcome]:
     """All rows of all tables, in order. Raises OutcomeTableError."""
     return [outcome for path in paths for outcome in iter_outcomes(path)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some rows of tables that may be larger than memory."""
+
+    rows: list[Outcome]
+    """In order."""
+    seen: int
+    """Rows that the tables hold."""
+
+
+def sample_outcomes(*paths: str | Path, most: int) -> Sample:
+    """All rows where there are at most `most`, else that many, chosen by a hash of id and prompt: splits and groups
+    keep their shares, the same tables give the same rows, and a table that grows lets go of few.
+
+    Memory holds the chosen rows and one hash per row. Raises OutcomeTableError; ValueError for `most` below 1.
+    """
+    if most < 1:
+        raise ValueError(f"most is {most}, expected at least 1")
+    kept: list[tuple[int, int, Outcome]] = []
+    """A heap of (-hash, place, row): the row that goes first is the one with the largest hash."""
+    seen = 0
+    for path in paths:
+        for outcome in iter_outcomes(path):
+            key = f"{outcome.id}\0{outcome.prompt}".encode("utf-8", "replace")
+            entry = (-int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()), seen, outcome)
+            if len(kept) < most:
+                heapq.heappush(kept, entry)
+            else:
+                heapq.heappushpop(kept, entry)
+            seen += 1
+    return Sample([outcome for _, _, outcome in sorted(kept, key=lambda entry: entry[1])], seen)
 
 
 def file_sha256(path: str | Path) -> str:

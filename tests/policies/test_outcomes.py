@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.outcomes import Outcome, OutcomeTableError, iter_outcomes, read_outcomes, split_of
+from policies.outcomes import Outcome, OutcomeTableError, iter_outcomes, read_outcomes, sample_outcomes, split_of
 
 ROW = {"id": "a", "prompt": "2+2?", "student_quality": 0.0, "teacher_quality": 1.0, "split": "train"}
 
@@ -180,3 +180,39 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
         read_outcomes(tmp_path)
     with pytest.raises(OutcomeTableError, match="no such file"):
         read_outcomes(tmp_path / "none.parquet")
+
+
+def test_a_sample_of_a_table_that_fits_is_the_table(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "t.jsonl", *({**ROW, "id": f"r{i}"} for i in range(7)))
+    sample = sample_outcomes(path, most=7)
+    assert (sample.rows, sample.seen) == (read_outcomes(path), 7)
+
+
+def test_a_sample_is_the_same_every_time_and_fair_to_groups(tmp_path: Path) -> None:
+    rows = [{**ROW, "id": f"r{i}", "prompt": f"question {i}", "group": "ab"[i % 4 == 0]} for i in range(2000)]
+    path = write_jsonl(tmp_path / "t.jsonl", *rows)
+    sample = sample_outcomes(path, most=400)
+    assert sample == sample_outcomes(path, most=400)
+    assert (len(sample.rows), sample.seen) == (400, 2000)
+    places = [int(row.id[1:]) for row in sample.rows]
+    assert places == sorted(places)
+    assert abs(sum(row.group == "b" for row in sample.rows) / 400 - 0.25) < 0.08
+    assert abs(sum(places) / 400 - 1000) < 100
+
+
+def test_rows_that_are_added_leave_most_of_a_sample_as_it_was(tmp_path: Path) -> None:
+    rows = [{**ROW, "id": f"r{i}", "prompt": f"question {i}"} for i in range(1100)]
+    before = sample_outcomes(write_jsonl(tmp_path / "a.jsonl", *rows[:1000]), most=300)
+    after = sample_outcomes(write_jsonl(tmp_path / "b.jsonl", *rows), most=300)
+    kept = {row.id for row in before.rows} & {row.id for row in after.rows}
+    assert len(kept) > 250
+
+
+def test_two_tables_are_sampled_as_one(tmp_path: Path) -> None:
+    paths = [
+        write_jsonl(tmp_path / f"{name}.jsonl", *({**ROW, "id": f"{name}{i}"} for i in range(50))) for name in "ab"
+    ]
+    sample = sample_outcomes(*paths, most=20)
+    assert (len(sample.rows), sample.seen, {row.id[0] for row in sample.rows}) == (20, 100, {"a", "b"})
+    with pytest.raises(ValueError, match="at least 1"):
+        sample_outcomes(*paths, most=0)
