@@ -169,8 +169,8 @@ def _pull(limit: Limit, behind: float, calls_due: float, requests: int) -> float
         return min(max(behind / tolerance, -1.0), 1.0)
     # A cap is refused above, so what it holds is a stock that only fills: a small one wastes little when traffic ends,
     # a large one is there when several requests in a row deserve it. Below the resting point ask for a little less,
-    # above it, slowly, for more; what is more than 1.2% of the calls so far is used at once.
-    rest, most = math.pow(max(calls_due, 1.0), 0.2), max(0.012 * calls_due, 4.0)
+    # above it, slowly, for more; what is more than 1.2% of the calls so far is used at once, once that is some calls.
+    rest, most = math.pow(max(calls_due, 1.0), 0.2), max(0.012 * calls_due, 5.5 - 0.015 * calls_due)
     rise, rush = 8.0 * rest, 2.0
     if _weight(limit) is not None:
         # Calls of many sizes fit into what is left more closely than whole calls do; the dear ones need patience.
