@@ -5,7 +5,7 @@ to choose.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,44 +83,72 @@ def _rival(scores: Floats, student: Floats, teacher: Floats) -> Result:
 # --- two steps against one -------------------------------------------------------------------------------------------
 
 
-def spending(learned: Learned, draft_cost: float, kind: str) -> tuple[Floats, Floats]:
-    """(K,) mean cost in teacher calls and PGR of acting at 60 budgets; kind: `route`, `defer` or `both`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Acts:
+    """What a policy does with B rows under K budgets, acting on the sign of its scores."""
 
-    The student's answer costs the same whether it is kept or was a draft only.
-    """
-    gain = learned.teacher - learned.student
-    points = []
+    asked: Floats
+    """(K, B) 1 where the teacher answers"""
+    drafted: Floats
+    """(K, B) 1 where the student wrote something, to be kept or to be read and thrown away"""
+
+    def spending(self, gain: Floats, weight: Floats, draft_cost: float) -> tuple[Floats, Floats]:
+        """Mean cost in teacher calls, rising, and PGR, (K + 1,) each; `weight` (B,) sums to 1."""
+        cost = np.append(self.asked @ weight + draft_cost * (self.drafted @ weight), draft_cost)
+        recovered = np.append(self.asked @ (gain * weight), 0.0) / (gain @ weight)
+        order = np.argsort(cost, kind="stable")
+        return cost[order], recovered[order]
+
+
+def acts(learned: Learned, kind: str) -> Acts:
+    """At 60 budgets; kind: `route`, `defer` or `both`."""
+    asked, drafted = [], []
     for share in np.geomspace(0.01, 1.0, 60):
-        asked, drafted = np.zeros(len(gain), bool), np.ones(len(gain), bool)
-        if kind != "defer":
-            routed = learned.policy.score_prepared(Step.ROUTE, learned.features[Step.ROUTE], float(share)) > 0
-            asked, drafted = routed, ~routed
-        if kind != "route":
-            escalated = learned.policy.score_prepared(Step.DEFER, learned.features[Step.DEFER], float(share)) > 0
-            asked = asked | (drafted & escalated)
-        points.append((asked.mean() + draft_cost * drafted.mean(), (gain * asked).mean() / gain.mean()))
-    points.append((draft_cost, 0.0))
-    cost, recovered = np.array(sorted(points)).T
-    return cost, recovered
+        wants = {
+            step: learned.policy.score_prepared(step, features, float(share)) > 0
+            for step, features in learned.features.items()
+        }
+        at_route = wants[Step.ROUTE] & (kind != "defer")
+        asked.append(at_route if kind == "route" else at_route | wants[Step.DEFER])
+        drafted.append(~at_route)
+    return Acts(np.array(asked, dtype=np.float64), np.array(drafted, dtype=np.float64))
 
 
 def two_steps(bench: Bench, cell: str, seed: int, draft_cost: float) -> Result:
-    """Area under PGR over total costs from one draft to one teacher call, for each kind of policy."""
+    """Area under PGR over total costs from one draft to one teacher call, for each kind of policy.
+
+    The interval is of what both steps win over the better of the two alone, over resampled test rows.
+    """
 
     def make() -> Result:
         table, fitted = bench.table(cell), bench.fitted(cell, seed)
         config = config_of(seed, steps=bench.steps)
-        trained = {
-            "both": learn(table, fitted, replace(config, draft_cost=draft_cost)),
-            "defer": learn(table, fitted, config),
-            "route": learn(*prompts_only(table, fitted), config),
+        both = learn(table, fitted, replace(config, draft_cost=draft_cost))
+        found = {
+            "both": acts(both, "both"),
+            "defer": acts(learn(table, fitted, config), "defer"),
+            "route": acts(learn(*prompts_only(table, fitted), config), "route"),
         }
+        gain, count = both.teacher - both.student, len(both.student)
         grid = np.linspace(draft_cost, 1.0, 101)
-        curves = {kind: np.interp(grid, *spending(learned, draft_cost, kind)) for kind, learned in trained.items()}
+
+        def curves(weight: Floats) -> dict[str, Floats]:
+            return {kind: np.interp(grid, *each.spending(gain, weight, draft_cost)) for kind, each in found.items()}
+
+        def won(areas: dict[str, float]) -> float:
+            return areas["both"] - max(areas["defer"], areas["route"])
+
+        seen = curves(np.full(count, 1.0 / count))
+        rng = np.random.default_rng(0)
+        draws = rng.multinomial(count, np.full(count, 1.0 / count), size=200) / count
+        spread = [won({kind: float(curve.mean()) for kind, curve in curves(draw).items()}) for draw in draws]
+        area = {kind: round(float(curve.mean()), 4) for kind, curve in seen.items()}
         return {
             "cost": grid.round(4).tolist(),
-            "curves": {kind: curve.round(4).tolist() for kind, curve in curves.items()},
-            "area": {kind: round(float(curve.mean()), 4) for kind, curve in curves.items()},
+            "curves": {kind: curve.round(4).tolist() for kind, curve in seen.items()},
+            "area": area,
+            "won": round(won(area), 4),
+            "won_ci95": np.quantile(spread, (0.025, 0.975)).round(4).tolist(),
         }
 
     return bench.once("two-steps", cell, seed, str(draft_cost), make)

@@ -64,8 +64,10 @@ def _two_steps(found: Mapping[str, Any]) -> str:
     for cell, costs in found.items():
         for cost, results in costs.items():
             area = {kind: mean(result["area"][kind] for result in results) for kind in ("both", "route", "defer")}
-            rows.append([cell, cost, *(f"{area[kind]:.3f}" for kind in ("route", "defer", "both"))])
-    return table(["cell", "a draft costs", "route alone", "defer alone", "both"], rows)
+            low, high = results[0]["won_ci95"]
+            won = f"{_average(results, 'won'):+.3f} [{low:+.3f}, {high:+.3f}]"
+            rows.append([cell, cost, *(f"{area[kind]:.3f}" for kind in ("route", "defer", "both")), won])
+    return table(["cell", "a draft costs", "route alone", "defer alone", "both", "over the better one"], rows)
 
 
 def _budgets(found: Mapping[str, Any]) -> str:

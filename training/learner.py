@@ -22,7 +22,7 @@ from torch import Tensor
 from policies.action import Step
 from policies.wheels import Estimators, Prices, StepNet, WheelsPolicy
 from training import constraint
-from training.calibration import calibrate
+from training.calibration import calibrate, hold_back
 from training.dataset import Table
 from training.estimators import EstimatorConfig
 from training.lessons import Lessons
@@ -34,7 +34,7 @@ from training.path_consistency import (
     weighted_half_square,
 )
 from training.trajectories import Branch, Episodes, draw_shares, join, off_policy, relabel, roll_out, spans
-from training.validation import price_at, supported, validation_loss
+from training.validation import price_at, supported, supported_at_route, validation_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +399,12 @@ def finish(
         loop.nets[last].w2[:, 1] *= part
         loop.nets[last].b2[1] *= part
         loop.nets[last].skip[:, 1] = torch.lerp(lessons.start(last)[:, 1], loop.nets[last].skip[:, 1], part)
+        if lessons.two_steps:
+            route = loop.nets[Step.ROUTE]
+            part = supported_at_route(loop.nets, loop.multiplier, lessons, config.doubt, temperature=config.temperature)
+            route.w2.mul_(part)
+            route.b2.mul_(part)
+            route.skip[:, 1] = torch.lerp(lessons.start(Step.ROUTE)[:, 1], route.skip[:, 1], part)
     nets: dict[Step, StepNet] = {step: net.export() for step, net in loop.nets.items()}
     policy = WheelsPolicy(
         name=name,
@@ -413,4 +419,7 @@ def finish(
     )
     rows = np.flatnonzero(table.split != "test")
     features = {step: values[rows].numpy() for step, values in lessons.features.items()}
-    return calibrate(policy, features)
+    gain = (table.teacher - table.student)[rows]
+    known = ~np.isnan(gain)
+    policy = calibrate(policy, features)
+    return hold_back(policy, {step: values[known] for step, values in features.items()}, gain[known])

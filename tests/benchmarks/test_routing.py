@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.routing import EXPERIMENTS, measure
 from benchmarks.routing_cells import Bench, Learned, acting, config_of, learn, measured, prompts_only
-from benchmarks.routing_experiments import ABLATIONS, pooled, spending, standardised
+from benchmarks.routing_experiments import ABLATIONS, acts, pooled, standardised
 from benchmarks.routing_report import markdown, plots
 from tests.training.tables import sums, write
 from training.dataset import Table, build_table
@@ -78,7 +78,9 @@ def test_costs_lie_between_a_draft_and_a_draft_with_a_call(table: Table, fitted:
         ("defer", learned),
         ("route", learn(*prompts_only(table, fitted), config_of(0, steps=5, estimators=SMALL))),
     ):
-        cost, recovered = spending(policy, 0.1, kind)
+        count = len(policy.student)
+        found = acts(policy, kind)
+        cost, recovered = found.spending(policy.teacher - policy.student, np.full(count, 1.0 / count), 0.1)
         assert cost[0] == pytest.approx(0.1)
         assert recovered[0] == 0.0
         assert cost[-1] <= (1.0 if kind == "route" else 1.1) + 1e-9
@@ -100,6 +102,8 @@ def test_every_experiment_has_a_table_in_the_report(learned: Learned) -> None:
     steps = {
         "cost": [0.1, 1.0],
         "curves": {"both": [0, 1], "route": [0, 1], "defer": [0, 1]},
+        "won": 0.1,
+        "won_ci95": [0.0, 0.2],
         "area": {"both": 0.6, "route": 0.5, "defer": 0.5},
     }
     found = {
@@ -113,7 +117,7 @@ def test_every_experiment_has_a_table_in_the_report(learned: Learned) -> None:
     assert tuple(found) == EXPERIMENTS
     text = markdown(found)
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {name}" for name in EXPERIMENTS]
-    assert "| c | 0.1 | 0.500 | 0.500 | 0.600 |" in text
+    assert "| c | 0.1 | 0.500 | 0.500 | 0.600 | +0.100 [+0.000, +0.200] |" in text
     assert {name: picture[:4] for name, picture in plots(found).items()} == dict.fromkeys(
         ("quality", "two-steps", "rows"), b"\x89PNG"
     )
