@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from policies.action import Step
 from policies.observation import BudgetState, Draft, Observation, Prompt
-from policies.policy import Policy, Scores
+from policies.policy import BatchPolicy, Policy, Scores
 
 TEXTS = (
     "",
@@ -38,7 +38,7 @@ def observations(step: Step) -> list[Observation]:
 
 
 def check_policy(policy: Policy, *, most_ms: float = 20.0) -> None:
-    """Names, steps, finite scores for any text and budget, purity, speed.
+    """Names, steps, finite scores for any text and budget, purity, speed; with `score_batch`, the same scores together.
 
     `most_ms` bounds the median time of one score on an ordinary request; generous, because machines differ.
     """
@@ -51,6 +51,8 @@ def check_policy(policy: Policy, *, most_ms: float = 20.0) -> None:
         for observation in observations(step):
             _check_observation(policy, observation)
         _check_speed(policy, step, most_ms)
+    if isinstance(policy, BatchPolicy):
+        _check_batches(policy)
 
 
 def _check_observation(policy: Policy, observation: Observation) -> None:
@@ -65,6 +67,37 @@ def _check_observation(policy: Policy, observation: Observation) -> None:
             assert math.isfinite(value), f"detail {name} is {value} at share {share} for {observation!r}"
         assert policy.score(asked) == scores, f"two scores of one observation differ: {observation!r}"
     assert repr(observation) == repr(before), "the observation was changed"
+
+
+def _check_batches(policy: BatchPolicy) -> None:
+    """All sizes up to 7, larger ones, steps and budgets mixed as a gateway's are: each score as if asked alone."""
+    mixed = [
+        replace(observation, budget=BudgetState(SHARES[i % len(SHARES)], 0.5))
+        for step in policy.steps
+        for i, observation in enumerate(observations(step))
+    ]
+    mixed = mixed[::2] + mixed[1::2]  # so that neighbours differ in step, too
+    before = repr(mixed)
+    alone = [policy.score(observation) for observation in mixed]
+    for size in (1, 2, 3, 5, 7, 32, len(mixed)):
+        for first in range(0, len(mixed), size):
+            batch = mixed[first : first + size]
+            found = policy.score_batch(batch)
+            assert len(found) == len(batch), f"{len(found)} scores for a batch of {len(batch)}"
+            for observation, together, expected in zip(batch, found, alone[first:], strict=False):
+                assert isinstance(together, Scores), f"score_batch() gave a {type(together).__name__}"
+                assert _alike(together, expected), (
+                    f"in a batch of {len(batch)} the score is {together}, alone it is {expected}, for {observation!r}"
+                )
+    assert repr(mixed) == before, "an observation of a batch was changed"
+
+
+def _alike(a: Scores, b: Scores) -> bool:
+    """Up to what the order of additions in a larger matrix product changes."""
+    if a.details.keys() != b.details.keys() or not isinstance(a.score, float):
+        return False
+    pairs = [(a.score, b.score), *((a.details[name], b.details[name]) for name in a.details)]
+    return all(math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-6) for x, y in pairs)
 
 
 def _check_speed(policy: Policy, step: Step, most_ms: float) -> None:

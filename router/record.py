@@ -26,7 +26,7 @@ class Reason(StrEnum):
     TEACHER_FAILED = "teacher_failed"  # the teacher was asked and failed; the student answered
     STUDENT_FAILED = "student_failed"  # the student failed; the teacher answered, inside the budget
     LEDGER_UNAVAILABLE = "ledger_unavailable"  # the ledger did not answer in time; the student answered
-    POLICY_FAILED = "policy_failed"  # the policy raised or returned no number; the student answered
+    POLICY_FAILED = "policy_failed"  # the policy raised, was late or returned no number; a safe policy decided
     NO_TEACHER = "no_teacher"  # none is configured
     PASSED_THROUGH = "passed_through"  # an endpoint that is not routed
 
@@ -45,7 +45,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TEACHER_FAILED: "The teacher was asked and failed, so the student answered.",
     Reason.STUDENT_FAILED: "The student failed, so the teacher answered inside the budget.",
     Reason.LEDGER_UNAVAILABLE: "The ledger did not answer in time, so the student answered.",
-    Reason.POLICY_FAILED: "The policy failed, so the student answered.",
+    Reason.POLICY_FAILED: "The policy failed, so the safe policy decided.",
     Reason.NO_TEACHER: "No teacher is configured.",
     Reason.PASSED_THROUGH: "This endpoint is not routed; the request was passed on.",
 }
@@ -69,6 +69,18 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowRecord:
+    """What a policy that does not act would have decided about the same observations, at the same budget."""
+
+    policy: str
+    policy_version: str
+    steps: tuple[StepRecord, ...]
+    """As far as it could be asked: without a draft there is no *defer*. The last one's action is what it wanted."""
+    error: str | None = None
+    """Why it said nothing more, where it failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionRecord:
     id: str
     at: float
@@ -81,6 +93,7 @@ class DecisionRecord:
     reason: Reason
     steps: tuple[StepRecord, ...]
     policy: str
+    """Who decided: the safe policy's name where the one in service failed."""
     policy_version: str
     budget_version: int
     budget_share: float
@@ -107,6 +120,12 @@ class DecisionRecord:
     teacher_response: str | None = None
     student_logprobs: tuple[float, ...] | None = None
     version: int = RECORD_VERSION
+    policy_role: str = "serving"
+    """serving, canary, or fallback"""
+    failed_policy: str | None = None
+    """The version that should have decided and failed."""
+    shadow: ShadowRecord | None = None
+    """None also where its answer came after this was written; then a line `{"shadow_on": id, ...}` follows."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,20 +24,26 @@ from server.decision_log import DecisionLog
 from server.errors import BadRequest, GatewayError, UpstreamFault, error_object
 from server.gateway import Gateway
 from server.generation_request import PATHS
+from server.in_service import InService
 from server.ledgers.sqlite import SqliteLedger
 from server.lifetime import die_with_parent
-from server.policy_store import PolicyStore, PolicyStoreError
+from server.policy_store import PolicyStore
+from server.policy_watch import PolicyWatch, Start
 from server.relay import Receive, Scope, Send
 from server.scoring.process import ProcessScorer
-from server.scoring.scorer import InlineScorer, Scorer, ScoringFailed
+from server.scoring.scorer import InlineScorer, Scorer
+from server.served_models import ServedModels
 from server.settings import Settings
 from server.telemetry import Metrics
 from server.upstream import Upstream
+
+log = logging.getLogger(__name__)
 
 SETTINGS_ENV = "TW_WORKER_SETTINGS"
 """Path of the settings file that `tw serve` hands to its workers."""
 _REFRESH_S = 1.0
 _COUNT_S = 0.1
+_SHADOW_NICENESS = 10
 
 
 class App:
@@ -89,7 +96,7 @@ async def open_gateway(
     """Opens everything a worker needs, keeps it fresh, and closes it."""
     metrics = Metrics(registry)
     store = PolicyStore(settings.state_dir)
-    scorer = await _first_scorer(settings, store, policy)
+    decider = await _first_decider(settings, store, policy, metrics)
     ledger = SqliteLedger.open(settings.state_dir / "ledger.sqlite", deadline_s=settings.timeouts.ledger_s)
     running, text, version = await ledger.budget()
     log = DecisionLog(
@@ -107,14 +114,21 @@ async def open_gateway(
             log=log,
             student=_upstream("student", settings, http),
             teacher=None if settings.teacher is None else _upstream("teacher", settings, http),
-            decider=Decider(scorer, metrics, explore=settings.explore, workers=settings.workers),
+            decider=decider,
             metrics=metrics,
             budget=running,
             budget_text=text,
             budget_version=version,
         )
+        watch = gateway.watch = PolicyWatch(store, decider, _starting(settings, store), gateway.alarms)
+        if policy is None:
+            await watch.look()
+        else:
+            watch.seen()
+        gateway.managed = ServedModels.read(settings.state_dir, managed=True)
         await _look_at_upstreams(gateway)
-        keeping = [asyncio.create_task(_keep_fresh(gateway, store)), asyncio.create_task(_keep_counting(gateway))]
+        _say_warnings(gateway)
+        keeping = [asyncio.create_task(_keep_fresh(gateway, watch)), asyncio.create_task(_keep_counting(gateway))]
         try:
             yield gateway
         finally:
@@ -123,17 +137,34 @@ async def open_gateway(
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await gateway.drain()
-            await gateway.decider.policy.close()
+            await watch.close()
             await ledger.close()
             log.close()
 
 
-async def _first_scorer(settings: Settings, store: PolicyStore, policy: Policy | None) -> Scorer:
+async def _first_decider(settings: Settings, store: PolicyStore, policy: Policy | None, metrics: Metrics) -> Decider:
     if policy is not None:
-        return InlineScorer(policy)
-    serving = store.serving()
-    assert serving is not None, "tw serve promotes a policy before it starts workers"
-    return await ProcessScorer.start(store.path(serving.version), deadline_s=settings.timeouts.policy_s)
+        scorer: Scorer = InlineScorer(policy)
+    else:
+        serving = store.serving()
+        assert serving is not None, "tw serve promotes a policy before it starts workers"
+        scorer = await _starting(settings, store)(serving.version, True)
+    return Decider(
+        InService(scorer),
+        metrics,
+        explore=settings.explore,
+        fallback=settings.fallback_policy,
+        workers=settings.workers,
+    )
+
+
+def _starting(settings: Settings, store: PolicyStore) -> Start:
+    async def start(version: str, acts: bool) -> Scorer:
+        return await ProcessScorer.start(
+            store.path(version), deadline_s=settings.timeouts.policy_s, niceness=0 if acts else _SHADOW_NICENESS
+        )
+
+    return start
 
 
 def _upstream(role: str, settings: Settings, http: aiohttp.ClientSession) -> Upstream:
@@ -143,41 +174,36 @@ def _upstream(role: str, settings: Settings, http: aiohttp.ClientSession) -> Ups
     return Upstream(role, spec, spec.url, http, settings.timeouts)
 
 
-async def _keep_fresh(gateway: Gateway, store: PolicyStore) -> None:
-    stamp = store.stamp()
+async def _keep_fresh(gateway: Gateway, watch: PolicyWatch) -> None:
     while True:
         await asyncio.sleep(_REFRESH_S)
         with contextlib.suppress(KeyFileError):  # half a file, or none to read: the keys known so far go on
             gateway.keys.refresh()
         await gateway.refresh_budget()
         await _look_at_upstreams(gateway)
-        now = store.stamp()
-        if now != stamp:
-            stamp = now
-            # On any failure the one in service goes on; `tw policy promote` has checked the new one.
-            with contextlib.suppress(PolicyStoreError, ScoringFailed, OSError):
-                await _change_policy(gateway, store)
-
-
-async def _change_policy(gateway: Gateway, store: PolicyStore) -> None:
-    serving = store.serving()
-    if serving is None:
-        return
-    scorer = await ProcessScorer.start(store.path(serving.version), deadline_s=gateway.settings.timeouts.policy_s)
-    before = gateway.decider.policy
-    gateway.decider.take_policy(scorer)
-    await before.close()
+        await watch.look()
+        _say_warnings(gateway)
 
 
 async def _keep_counting(gateway: Gateway) -> None:
     while True:
         await asyncio.sleep(_COUNT_S)
         await gateway.flush_counts()
+        gateway.metrics.flush()
+
+
+def _say_warnings(gateway: Gateway) -> None:
+    """Each once, when it is first true."""
+    for warning in gateway.warnings():
+        if warning not in gateway.said:
+            gateway.said.add(warning)
+            log.warning("%s", warning)
 
 
 async def _look_at_upstreams(gateway: Gateway) -> None:
     """Learns who can be reached and under which names."""
     names: dict[str, Role] = {}
+    known: dict[str, tuple[str, ...]] = {}
     roles: tuple[Role, ...] = ("student",) if gateway.teacher is None else ("student", "teacher")
     for role in roles:
         upstream = gateway.upstream(role)
@@ -192,8 +218,14 @@ async def _look_at_upstreams(gateway: Gateway) -> None:
             upstream.name = served[0]
         for name in served:
             names.setdefault(name, role)
+        known[role] = gateway.managed.names[role] or tuple(filter(None, (upstream.name, *served)))
     if names:
         gateway.upstream_names = names
+    found = ServedModels({**gateway.served.names, **known})
+    if found.names != gateway.served.names:
+        gateway.served = found
+        with contextlib.suppress(OSError):  # only `tw policy promote` would miss it
+            found.write(gateway.settings.state_dir, managed=gateway.managed)
 
 
 def _shape_errors(app: FastAPI) -> None:

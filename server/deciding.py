@@ -1,78 +1,167 @@
-"""From an observation to a decision: the policy scores, pacing sets the threshold, a coin now and then explores.
+"""What all decisions of a worker share: the policies at work, what the budget lets them hope for, the traffic.
 
-A policy that raises or returns no number costs nobody an answer: the student serves, and the reason says why.
+`begin` says who decides about a request; `server.consultation` is the request's own part. A policy that fails costs
+nobody an answer: the safe policy decides, and the reason says so.
 """
 
+import asyncio
+import logging
 import math
 import random
+import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from typing import Any
+from zlib import crc32
 
-from policies.action import ACTIONS, Step
 from policies.observation import Observation
+from policies.safe import SAFE, SafeName
+from router.breaker import failed, may_probe, probed
 from router.budget import Budget, Limit
 from router.ledger import Balance, Subject
-from router.pacing import FREE, Aim, Pacer, Traffic, aim, decide, step
-from router.record import DecisionRecord, Reason, StepRecord
-from server.scoring.scorer import Scorer
+from router.pacing import FREE, Aim, Traffic, aim
+from router.record import DecisionRecord, ShadowRecord
+from server.consultation import Consultation, finite
+from server.in_service import InService
+from server.scoring.scorer import InlineScorer
 from server.telemetry import Metrics
+
+log = logging.getLogger(__name__)
 
 _BALANCES = 20_000
 _RATE_MEMORY_S = 60.0
 _CALL_MEMORY = 50
-_REASONS = {
-    (Step.ROUTE, False): Reason.POLICY_STUDENT,
-    (Step.ROUTE, True): Reason.POLICY_TEACHER,
-    (Step.DEFER, False): Reason.POLICY_KEEP,
-    (Step.DEFER, True): Reason.POLICY_ESCALATE,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    calls_teacher: bool
-    reason: Reason
-    record: StepRecord
+_MOST_BESIDE = 256
+"""Scores of a shadow under way; with more, requests go unshadowed rather than pile up behind a slow one."""
 
 
 class Decider:
-    """One per worker: the policy in service, and the pacing state that goes with it.
-
-    What is spent stands in the ledger, for all workers; only the shape of the traffic is learnt here, by each.
-    """
+    """One per worker. What is spent stands in the ledger, for all workers; only the shape of the traffic and of each
+    policy's scores is learnt here, by each."""
 
     def __init__(
         self,
-        policy: Scorer,
+        policy: InService,
         metrics: Metrics,
         *,
         explore: float,
+        fallback: SafeName = "student",
         workers: int = 1,
         draw: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._metrics = metrics
+        self.metrics = metrics
         self._explore_by_settings = explore
-        self._explore = explore
+        self.explore = explore
         self._workers = workers
-        self._draw = draw
-        self._pacer = Pacer()
+        self.draw = draw
+        self._now = now
         self._traffic = Traffic()
         self._last_at: float | None = None
         self._limits: tuple[Limit, ...] = ()
         self._balances: OrderedDict[tuple[Limit, str], Balance | None] = OrderedDict()
         self._open = FREE
-        self.healthy = True
-        self.take_policy(policy)
+        self.serving = policy
+        self.canary: InService | None = None
+        self.canary_share = 0.0
+        self._canary_salt = 0
+        self.shadow: InService | None = None
+        self.fallback = InService(InlineScorer(SAFE[fallback]))
+        self.safe_policy = None if fallback == "student" else SAFE[fallback]
+        """None: the student serves, whatever pacing would say."""
+        self.late_shadow: Callable[[str, ShadowRecord], None] | None = None
+        """Takes what a shadow says after the record of its decision was written."""
+        self._beside: set[asyncio.Task[None]] = set()
+        self._probed: set[InService] = set()
 
-    def take_policy(self, policy: Scorer) -> None:
-        self.policy = policy
-        self.steps = policy.steps
-        self.reads_drafts = Step.DEFER in policy.steps
-        self._pacer = Pacer()  # the scores of another policy say nothing about this one's
+    # Policies
+
+    @property
+    def healthy(self) -> bool:
+        return not self.serving.breaker.failing
+
+    @property
+    def one_step_versions(self) -> frozenset[str]:
+        """Of the policies that decide now, those that are asked once per request."""
+        deciding = (self.serving, self.fallback, *(() if self.canary is None else (self.canary,)))
+        return frozenset(each.version for each in deciding if len(each.steps) == 1)
+
+    def take_policies(
+        self,
+        serving: InService,
+        canary: InService | None = None,
+        canary_share: float = 0.0,
+        shadow: InService | None = None,
+    ) -> None:
+        """From the next request on. Requests that began with another policy stay with it."""
+        self.serving, self.canary, self.canary_share, self.shadow = serving, canary, canary_share, shadow
+        # Another canary gets other conversations: nobody is the one who always tries what is new.
+        self._canary_salt = 0 if canary is None else crc32(canary.version.encode())
+
+    def begin(self, conversation: str, decision_id: str) -> Consultation:
+        """Who decides about this request; always the same one within a conversation."""
+        canary = self.canary
+        if canary is not None and _draw_of(conversation or decision_id, self._canary_salt) < self.canary_share:
+            if not canary.breaker.aside:
+                return Consultation(self, canary, "canary")
+            return Consultation(self, self.serving, "serving", probing=canary)
+        return Consultation(self, self.serving, "serving")
+
+    def note_failure(self, policy: InService, why: Exception) -> None:
+        """A policy failed to score what it was asked."""
+        self.metrics.policy_failed(policy.version)
+        before, policy.breaker = policy.breaker, failed(policy.breaker, self._now())
+        if policy.breaker.aside and not before.aside:
+            log.error(
+                "policy %s (%s) is set aside: it fails again and again, just now with %s",
+                policy.version,
+                policy.name,
+                why,
+            )
+        elif not before.outcomes:
+            log.warning("policy %s (%s) failed: %s", policy.version, policy.name, why)
+
+    def probe(self, policy: InService, observation: Observation) -> None:
+        """Tries a policy that is set aside, beside the answers; one try at a time."""
+        if policy not in self._probed and observation.step in policy.steps and may_probe(policy.breaker, self._now()):
+            self._probed.add(policy)
+            policy.held += 1
+            self.beside(self._probe(policy, observation))
+
+    async def _probe(self, policy: InService, observation: Observation) -> None:
+        try:
+            finite(await policy.scorer.score(observation))
+            good = True
+        except Exception:
+            good = False
+        finally:
+            self._probed.discard(policy)
+            policy.release()
+        policy.breaker = probed(policy.breaker, self._now(), good=good)
+        if not policy.breaker.aside:
+            log.warning("policy %s (%s) answers again and is back in service", policy.version, policy.name)
+
+    def room_for_shadow(self) -> bool:
+        if len(self._beside) < _MOST_BESIDE:
+            return True
+        self.metrics.shadow_skipped.inc()
+        return False
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Starts something that no answer waits for."""
+        task = asyncio.ensure_future(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def drain(self) -> None:
+        """Waits a moment for what was asked beside the answers."""
+        if self._beside:
+            await asyncio.wait(self._beside, timeout=1.0)
+
+    # The budget
 
     def take_budget(self, budget: Budget) -> None:
-        self._explore = self._explore_by_settings if budget.explore is None else budget.explore
+        self.explore = self._explore_by_settings if budget.explore is None else budget.explore
         self._limits = budget.limits
         self._balances.clear()
         self._open = FREE
@@ -84,7 +173,7 @@ class Decider:
             self._balances[limit, _whose(limit, subject)] = said.get(limit)
         while len(self._balances) > _BALANCES:
             self._balances.popitem(last=False)
-        self._metrics.shares(balances)
+        self.metrics.shares(balances)
 
     def note_request(self, subject: Subject) -> None:
         """A request that the ledger is told of a moment later: pacing by what the ledger said before would lag behind,
@@ -121,36 +210,10 @@ class Decider:
         # operator who wants errors or a queue then gets them.
         return aimed if aimed.shared else self._open
 
-    async def decide(self, observation: Observation, aimed: Aim) -> Verdict:
-        asked_at = observation.step
-        stay, call = ACTIONS[asked_at]
-        try:
-            scores = await self.policy.score(observation)
-            score = float(scores.score)
-            if math.isnan(score):
-                raise ValueError("the score is not a number")
-        except Exception:
-            self.healthy = False
-            self._metrics.policy_failures.inc()
-            return Verdict(False, Reason.POLICY_FAILED, StepRecord(asked_at, stay, None, 0.0, 1.0))
-        self.healthy = True
-        choice = decide(score, self._pacer, aimed, draw=self._draw(), explore=self._explore)
-        reason = Reason.EXPLORED if choice.explored else _REASONS[asked_at, choice.teacher]
-        action = call if choice.teacher else stay
-        return Verdict(
-            choice.teacher,
-            reason,
-            StepRecord(asked_at, action, score, choice.shift, choice.propensity, None, scores.details),
-        )
+    # The traffic
 
-    def learn(self, record: DecisionRecord, aimed: Aim) -> None:
+    def learn(self, record: DecisionRecord) -> None:
         """What a finished request shows of the traffic."""
-        self._learn_traffic(record)
-        scored = [each.score for each in record.steps if each.score is not None]
-        if scored:
-            self._pacer = step(self._pacer, max(scored), aimed, teacher=record.teacher_calls > 0)
-
-    def _learn_traffic(self, record: DecisionRecord) -> None:
         before = self._traffic
         rate, tokens, usd, seconds = (
             before.requests_per_s, before.tokens_per_call, before.usd_per_call, before.seconds_per_call
@@ -187,3 +250,10 @@ def _at_first(limit: Limit) -> Balance:
 
 def _average(before: float, now: float) -> float:
     return now if before == 0.0 else before + (now - before) / _CALL_MEMORY
+
+
+def _draw_of(text: str, salt: int) -> float:
+    """Uniform on [0, 1), and the same for the same text."""
+    # CRC is linear; the multiplication breaks up what it leaves alike between texts of equal length.
+    mixed = (crc32(text.encode("utf-8", "replace"), salt) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    return (mixed >> 11) / 2**53

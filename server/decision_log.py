@@ -1,4 +1,4 @@
-"""The decision log: one JSON line per finished request or feedback, appended with a single write.
+"""The decision log: one JSON line per finished request, feedback or late shadow score, appended with a single write.
 
 A line is either wholly there or is the last, torn one of a process that died. Each worker writes segments of its own,
 `decisions-<start>-<worker>-<n>.jsonl`, so that no two processes share a file and rotation needs no lock.
@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from router.record import DecisionRecord
+from router.record import DecisionRecord, ShadowRecord
 
 _REMEMBERED = 4096
 
@@ -35,6 +35,7 @@ class DecisionLog:
         self._size = 0
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._feedback: dict[str, list[dict[str, Any]]] = {}
+        self._shadows: dict[str, bytes] = {}
         self._sequence = 0
         self.lost = 0
         """Lines that could not be written (disk full, say)."""
@@ -52,6 +53,7 @@ class DecisionLog:
         if len(self._recent) > _REMEMBERED:
             forgotten, _ = self._recent.popitem(last=False)
             self._feedback.pop(forgotten, None)
+            self._shadows.pop(forgotten, None)
         self._write(line)
 
     def append_feedback(self, decision_id: str, quality: float, at: float, key_id: str) -> None:
@@ -59,6 +61,13 @@ class DecisionLog:
         if decision_id in self._recent:
             self._feedback.setdefault(decision_id, []).append(feedback)
         self._write(orjson.dumps(feedback, option=orjson.OPT_APPEND_NEWLINE))
+
+    def append_shadow(self, decision_id: str, shadow: ShadowRecord) -> None:
+        """What a shadow said after the record was written."""
+        line = orjson.dumps({"shadow_on": decision_id, "shadow": shadow}, option=orjson.OPT_APPEND_NEWLINE)
+        if decision_id in self._recent:
+            self._shadows[decision_id] = line
+        self._write(line)
 
     def recent(self, limit: int) -> list[dict[str, Any]]:
         """The newest records of this worker, oldest first."""
@@ -71,18 +80,27 @@ class DecisionLog:
             row: dict[str, Any] = orjson.loads(line)
             if decision_id in self._feedback:
                 row["feedback"] = self._feedback[decision_id]
+            if decision_id in self._shadows:
+                row["shadow"] = orjson.loads(self._shadows[decision_id])["shadow"]
             return row
         parts = decision_id.split("_")
         if len(parts) != 4 or parts[0] != "dec" or not parts[1].isalnum():
             return None
         needle = decision_id.encode()
         found: dict[str, Any] | None = None
+        shadow: dict[str, Any] | None = None
         feedback: list[dict[str, Any]] = []
         # Feedback may have reached another worker, so every segment is searched once the record is known to exist.
         for path in sorted(self._directory.glob(f"decisions-*-{parts[1]}-*.jsonl")):
-            found = next((row for row in _rows_with(path, needle) if row.get("id") == decision_id), found)
+            for row in _rows_with(path, needle):
+                if row.get("id") == decision_id:
+                    found = row
+                elif row.get("shadow_on") == decision_id:
+                    shadow = row["shadow"]
         if found is None:
             return None
+        if shadow is not None:
+            found["shadow"] = shadow
         for path in sorted(self._directory.glob("decisions-*.jsonl")):
             feedback.extend(row for row in _rows_with(path, needle) if row.get("feedback_on") == decision_id)
         if feedback:

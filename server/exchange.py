@@ -18,6 +18,7 @@ from router.record import DecisionRecord, Reason, StepRecord
 from router.rules import RequestFacts, match
 from server import sse
 from server.answers import DraftReader, Usage, drop_logprobs, read_usage
+from server.consultation import Consultation
 from server.errors import (
     BudgetExhausted,
     ClientGone,
@@ -50,6 +51,7 @@ class Exchange:
             when_exhausted=gateway.budget.when_exhausted, has_teacher=gateway.teacher is not None
         )
         self._steps: list[StepRecord] = []
+        self._consulted: Consultation | None = None
         self._reservation = Reservation(gateway, request, about, self._id)
         self._fault: UpstreamFault | None = None
         self._answers: dict[life.Role, Answer] = {}
@@ -78,6 +80,8 @@ class Exchange:
             for streaming in self._streams.values():
                 streaming.close()
             await self._close(status)
+            if self._consulted is not None:
+                self._consulted.release()
 
     async def _run(self) -> None:
         event: life.Event = await self._route()
@@ -111,15 +115,20 @@ class Exchange:
             return life.Routed(rule.route, reason, forced=rule.route == "student")
         decider = gateway.decider
         self._aim = decider.aim(self._about.subject)
-        if Step.ROUTE not in decider.steps:
-            return life.Routed("student", Reason.POLICY_STUDENT, hold_draft=decider.reads_drafts)
-        verdict = await decider.decide(Observation(Step.ROUTE, self._about.prompt, None, self._aim.state), self._aim)
+        consulted = self._consulted = decider.begin(self._about.conversation, self._id)
+        if not consulted.asks_first:
+            consulted.ask_shadow(self._before_generation, self._aim)
+            return life.Routed("student", Reason.POLICY_STUDENT, hold_draft=consulted.reads_drafts)
+        verdict = await consulted.decide(self._before_generation(), self._aim)
         self._steps.append(verdict.record)
         if verdict.calls_teacher:
             return life.Routed("teacher", verdict.reason)
-        # A failed policy or a coin has had the last word; otherwise the draft may still change its mind.
-        again = decider.reads_drafts and verdict.reason not in (Reason.POLICY_FAILED, Reason.EXPLORED)
+        # A coin has had the last word; otherwise the draft may still change the policy's mind, or the safe policy's.
+        again = consulted.reads_drafts and verdict.reason is not Reason.EXPLORED
         return life.Routed("student", verdict.reason, hold_draft=again)
+
+    def _before_generation(self) -> Observation:
+        return Observation(Step.ROUTE, self._about.prompt, None, self._aim.state)
 
     def _matching_rule(self) -> Rule | None:
         rules = self._gateway.budget.rules
@@ -137,7 +146,8 @@ class Exchange:
 
     async def _judge(self) -> life.Judged:
         self._draft = self._read_draft()
-        verdict = await self._gateway.decider.decide(
+        assert self._consulted is not None
+        verdict = await self._consulted.decide(
             Observation(Step.DEFER, self._about.prompt, self._draft, self._aim.state), self._aim
         )
         self._steps.append(verdict.record)
@@ -297,7 +307,10 @@ class Exchange:
             if streaming.usage is not None:
                 self._usage[role] = streaming.usage
         self._reservation.count()
-        self._gateway.finish(self._record(status), self._aim)
+        record = self._record(status)
+        self._gateway.finish(record)
+        if self._consulted is not None:
+            self._consulted.finish(record, self._aim)
 
     def _billed(self) -> Usage:
         """What the teacher's call has cost: as the upstream said, else as much as it can have been."""
@@ -313,7 +326,8 @@ class Exchange:
         return usage
 
     def _record(self, status: int) -> DecisionRecord:
-        gateway, about = self._gateway, self._about
+        gateway, about, consulted = self._gateway, self._about, self._consulted
+        decided_by = gateway.decider.serving if consulted is None else consulted.decided_by
         now = gateway.clock()
         teacher_usage = self._usage.get("teacher", Usage())
         student_usage = self._usage.get("student")
@@ -330,8 +344,8 @@ class Exchange:
             route=self._delivered,
             reason=self._session.reason,
             steps=tuple(self._steps),
-            policy=gateway.decider.policy.name,
-            policy_version=gateway.decider.policy.version,
+            policy=decided_by.name,
+            policy_version=decided_by.version,
             budget_version=self._reservation.budget_version,
             budget_share=self._aim.share,
             refused_by=describe_limit(refused_by) if refused_by else None,
@@ -353,6 +367,9 @@ class Exchange:
             student_response=self._text("student") if text else None,
             teacher_response=self._text("teacher") if text else None,
             student_logprobs=draft.logprobs if text and draft is not None else None,
+            policy_role="serving" if consulted is None else consulted.role,
+            failed_policy=None if consulted is None else consulted.failed,
+            shadow=None if consulted is None else consulted.shadow_record(self._id),
         )
 
     def _text(self, role: life.Role) -> str | None:

@@ -6,18 +6,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from policies.observation import Prompt
 from router.budget import Budget
 from router.ledger import Admission, Ask, Settlement, Subject
-from router.pacing import Aim
 from router.record import DecisionRecord
 from router.session import Role
+from server.alarms import Alarms
 from server.auth import Keys
 from server.deciding import Decider
 from server.decision_log import DecisionLog
 from server.errors import UnknownThing
 from server.ledgers import Ledger, LedgerUnavailable
+from server.policy_watch import PolicyWatch
+from server.served_models import ServedModels
 from server.settings import Settings
 from server.telemetry import Metrics
 from server.upstream import Upstream
@@ -67,6 +70,15 @@ class Gateway:
         self.decider = decider
         self.metrics = metrics
         self.clock = clock
+        self.alarms = Alarms(metrics)
+        self.served = ServedModels()
+        """The names under which the two models are known."""
+        self.managed = ServedModels()
+        """Those that `tw serve` started here, by the names that it was given."""
+        self.watch: PolicyWatch | None = None
+        self.said: set[str] = set()
+        """Warnings that stand in the log."""
+        self.decider.late_shadow = log.append_shadow
         self.waiting = 0
         """Requests that wait for room in the budget."""
         self.ledger_ok = True
@@ -109,6 +121,7 @@ class Gateway:
         self.counts_tokens = any(limit.measure in ("tokens", "usd") for limit in budget.limits)
         self.reads_headers = any(rule.when.header is not None for rule in budget.rules)
         self.decider.take_budget(budget)
+        self.alarms.forget_qualities()
 
     def noticed(self, subject: Subject, admission: Admission) -> None:
         """What an admission shows of the budget, which another worker may just have changed."""
@@ -187,15 +200,29 @@ class Gateway:
         except LedgerUnavailable:  # it stays charged, which breaks no promise
             self.metrics.ledger_unavailable.inc()
 
+    def warnings(self) -> list[str]:
+        """What does not keep anybody from being answered and should be looked at all the same."""
+        if self.watch is None:
+            return []
+        found = [] if self.watch.problem is None else [f"policies: {self.watch.problem}"]
+        for manifest in self.watch.manifests.values():
+            found += self.served.warnings(manifest)
+        return found
+
     # Conversations and records
+
+    def note_quality(self, row: Mapping[str, Any], quality: float) -> None:
+        """The first feedback on a decision, whose record is `row`."""
+        self.alarms.feedback(row, quality, one_step=row["policy_version"] in self.decider.one_step_versions)
 
     def last_route(self, conversation: str) -> str | None:
         return self._last_routes.get(conversation) if conversation else None
 
-    def finish(self, record: DecisionRecord, aimed: Aim) -> None:
+    def finish(self, record: DecisionRecord) -> None:
         self.log.append(record)
         self.metrics.finished(record)
-        self.decider.learn(record, aimed)
+        self.decider.learn(record)
+        self.alarms.request(record)
         if record.conversation and record.status == 200:
             self._last_routes[record.conversation] = record.route
             self._last_routes.move_to_end(record.conversation)
@@ -205,5 +232,6 @@ class Gateway:
     async def drain(self) -> None:
         """Tells the ledger what it does not know yet, and waits for releases that are still under way."""
         await self.flush_counts()
+        await self.decider.drain()
         if self._background:
             await asyncio.wait(self._background, timeout=5)

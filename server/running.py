@@ -23,6 +23,7 @@ from server.engines import EngineFailed, EngineSpec, ManagedEngine, choose_kind
 from server.ledgers import LedgerUnavailable
 from server.ledgers.sqlite import SqliteLedger
 from server.policy_store import PolicyStore, PolicyStoreError
+from server.served_models import ServedModels
 from server.settings import SHIPPED, Settings, Upstream
 
 # A model of several gigabytes takes its time to load, and a first start may download it.
@@ -94,7 +95,7 @@ def _prepare(console: Console, settings: Settings, parsed: Parsed) -> None:
         raise StartError(f"--state-dir {settings.state_dir} cannot be made: {error.strerror}") from None
     try:
         _prepare_keys(console, settings)
-        _prepare_policy(settings)
+        _prepare_policy(console, settings)
         asyncio.run(_prepare_budget(settings, parsed))
     except (KeyFileError, PolicyStoreError, ArtifactError) as error:
         raise StartError(str(error)) from None
@@ -114,13 +115,25 @@ def _prepare_keys(console: Console, settings: Settings) -> None:
         console.print(f"Admin key (shown this once, for /v1/budget): {secret}", markup=False)
 
 
-def _prepare_policy(settings: Settings) -> None:
+def _prepare_policy(console: Console, settings: Settings) -> None:
     store = PolicyStore(settings.state_dir)
     now = time.time()
+    serving = store.serving()
     if settings.policy is not None:
-        store.promote(store.add(settings.policy), now)
-    elif store.serving() is None:
-        store.promote(store.add(SHIPPED / "policy"), now)
+        serving = store.promote(store.add(settings.policy, now), now)
+    elif serving is None:
+        serving = store.promote(store.add(SHIPPED / "policy", now), now)
+    store.load(serving.version)  # a damaged one is told of here, and not by each worker
+    started = ServedModels(
+        {
+            role: [upstream.model]
+            for role, upstream in (("student", settings.student), ("teacher", settings.teacher))
+            if upstream is not None and upstream.model is not None
+        }
+    )
+    started.write(settings.state_dir, managed=started)
+    for warning in started.warnings(store.manifest(serving.version)):
+        console.print(f"Warning:  {warning}", markup=False)
 
 
 async def _prepare_budget(settings: Settings, parsed: Parsed) -> None:

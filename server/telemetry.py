@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from router.budget import Limit
 from router.ledger import Balance
-from router.record import DecisionRecord
+from router.record import DecisionRecord, StepRecord
 from server.errors import UpstreamFault
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -40,7 +40,44 @@ class Metrics:
         self.ledger_unavailable = Counter(
             "tw_ledger_unavailable", "Steps that the ledger did not answer in time.", registry=own
         )
-        self.policy_failures = Counter("tw_policy_failures", "Decisions that the policy failed to make.", registry=own)
+        version = ("version",)
+        as_what = ("version", "role")
+        self._policy_failures = Counter(
+            "tw_policy_failures", "Decisions that a policy failed to make.", version, registry=own
+        )
+        self._policy_decisions = Counter(
+            "tw_policy_decisions", "Requests that a policy decided, or would have as a shadow.", as_what, registry=own
+        )
+        self._policy_calls = Counter(
+            "tw_policy_teacher_calls",
+            "Of those, the ones it sent to the teacher, or would have.",
+            as_what,
+            registry=own,
+        )
+        self._policy_expected = Counter(
+            "tw_policy_expected_quality", "Sum of the qualities that a policy expected of what it chose.", as_what,
+            registry=own,
+        )  # fmt: skip
+        self._policy_expecting = Counter(
+            "tw_policy_expecting", "Decisions whose policy said what it expected.", as_what, registry=own
+        )
+        self._policy_quality = Counter(
+            "tw_policy_feedback_quality", "Sum of the qualities that feedback gave.", as_what, registry=own
+        )
+        self._policy_feedback = Counter("tw_policy_feedback", "Decisions with feedback.", as_what, registry=own)
+        self.shadow_skipped = Counter(
+            "tw_shadow_skipped", "Requests that the shadow was too slow to be asked about.", registry=own
+        )
+        self._alarm = Gauge(
+            "tw_alarm", "1 while something has moved that a person should look at.", ("kind",), registry=own,
+            multiprocess_mode="livemax",
+        )  # fmt: skip
+        # Counted in plain numbers and told to the counters now and then (`flush`): that costs a request a tenth.
+        self._of_policy: dict[tuple[str, str], list[float]] = {}
+        self._policy_sums = (
+            self._policy_decisions, self._policy_calls, self._policy_expected, self._policy_expecting,
+            self._policy_quality, self._policy_feedback,
+        )  # fmt: skip
         self.log_lines_lost = Gauge(
             "tw_decision_log_lines_lost", "Decision log lines that could not be written.", registry=own,
             multiprocess_mode="livesum",
@@ -75,6 +112,53 @@ class Metrics:
         if record.disconnected:
             self._disconnects.inc()
 
+    def policy_failed(self, version: str) -> None:
+        self._policy_failures.labels(version).inc()
+
+    def decided(self, record: DecisionRecord) -> None:
+        """A request that a policy decided, or the safe one in its place."""
+        if record.steps:
+            calls = record.teacher_calls > 0
+            self._decision(record.policy_version, record.policy_role, record.steps[-1], calls_teacher=calls)
+
+    def shadowed(self, version: str, last: StepRecord, *, calls_teacher: bool) -> None:
+        self._decision(version, "shadow", last, calls_teacher=calls_teacher)
+
+    def _decision(self, version: str, role: str, last: StepRecord, *, calls_teacher: bool) -> None:
+        sums = self._sums_of(version, role)
+        sums[0] += 1
+        if calls_teacher:
+            sums[1] += 1
+        quality = last.details.get("expected_student_quality")
+        if quality is not None:
+            if calls_teacher:
+                quality += last.details.get("expected_gain", 0.0)
+            sums[2] += min(max(quality, 0.0), 1.0)
+            sums[3] += 1
+
+    def judged(self, version: str, role: str, quality: float) -> None:
+        """Feedback on a decision of a policy."""
+        sums = self._sums_of(version, role)
+        sums[4] += quality
+        sums[5] += 1
+
+    def _sums_of(self, version: str, role: str) -> list[float]:
+        sums = self._of_policy.get((version, role))
+        if sums is None:
+            sums = self._of_policy[version, role] = [0.0] * len(self._policy_sums)
+        return sums
+
+    def flush(self) -> None:
+        """Tells the counters what was counted since the last time."""
+        for (version, role), sums in self._of_policy.items():
+            for i, counter in enumerate(self._policy_sums):
+                if sums[i]:
+                    counter.labels(version, role).inc(sums[i])
+                    sums[i] = 0.0
+
+    def alarm(self, kind: str, *, stands: bool) -> None:
+        self._alarm.labels(kind).set(float(stands))
+
     def refused(self, limit: Limit | None) -> None:
         self._refusals.labels(limit.measure if limit else "unknown").inc()
 
@@ -91,6 +175,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """The text of `/metrics`, of all workers together where there are several."""
+        self.flush()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()

@@ -82,7 +82,10 @@ def read_decisions(path: Path) -> DecisionRows:
 
 
 def join(rows: Iterable[tuple[str, dict[str, Any]]]) -> DecisionRows:
-    """(where, row) of records and feedback in any order. The last feedback on a decision counts, whenever it came."""
+    """(where, row) of records and feedback in any order. The last feedback on a decision counts, whenever it came.
+
+    Lines about what a shadow would have done are passed over: nothing came of it.
+    """
     records: dict[str, tuple[str, dict[str, Any]]] = {}
     qualities: dict[str, tuple[float, float]] = {}
     for where, row in rows:
@@ -91,7 +94,7 @@ def join(rows: Iterable[tuple[str, dict[str, Any]]]) -> DecisionRows:
             before = qualities.get(quality[0])
             if before is None or before[0] <= quality[1]:
                 qualities[quality[0]] = (quality[1], quality[2])
-        else:
+        elif "shadow_on" not in row:
             records[str(row.get("id"))] = (where, row)
     logged = [_logged(where, row, qualities.get(id, (0.0, None))[1]) for id, (where, row) in records.items()]
     logged.sort(key=lambda each: each.at)

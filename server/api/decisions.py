@@ -38,7 +38,9 @@ async def decision(decision_id: str, request: Request) -> dict[str, Any]:
 @router.post("/v1/feedback", summary="Tell how good an answer was.")
 async def feedback(body: Feedback, request: Request) -> dict[str, Any]:
     gateway, key = gateway_of(request), user_key(request)
-    await _find(gateway, body.decision_id, key)
+    row = await _find(gateway, body.decision_id, key)
+    if "feedback" not in row:  # said again it is a correction, and says nothing new about the models
+        gateway.note_quality(row, body.quality)
     gateway.log.append_feedback(body.decision_id, body.quality, gateway.clock(), key.id)
     return {"decision_id": body.decision_id, "quality": body.quality, "recorded": True}
 

@@ -6,13 +6,42 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from server.api.access import gateway_of, user_key
+from server.errors import GatewayError
+from server.gateway import Gateway
 
 router = APIRouter()
 
 
 @router.get("/healthz", summary="Is the process alive? Never depends on an upstream.")
-async def healthz() -> dict[str, str]:
-    return {"status": "ok"}
+async def healthz(request: Request) -> dict[str, Any]:
+    """Beside that, for people: the policies at work, what has moved, what should be looked at. Of this worker."""
+    gateway = gateway_of(request)
+    return {
+        "status": "ok",
+        "policies": _policies(gateway),
+        "alarms": gateway.alarms.standing(with_tags=_may_see(request)),
+        "warnings": gateway.warnings() if _may_see(request) else [],
+    }
+
+
+def _policies(gateway: Gateway) -> dict[str, Any]:
+    decider = gateway.decider
+    found: dict[str, Any] = {"fallback": decider.fallback.name}
+    for role, policy in (("serving", decider.serving), ("canary", decider.canary), ("shadow", decider.shadow)):
+        if policy is not None:
+            found[role] = {"version": policy.version, "name": policy.name, "state": policy.state}
+    if decider.canary is not None:
+        found["canary"]["share"] = decider.canary_share
+    return found
+
+
+def _may_see(request: Request) -> bool:
+    """Tags are clients' words, and warnings name models: not for whoever can reach the port."""
+    try:
+        user_key(request)
+    except GatewayError:
+        return False
+    return True
 
 
 @router.get("/readyz", summary="Can requests be answered now?")
@@ -25,8 +54,12 @@ async def readyz(request: Request) -> JSONResponse:
         "student": "ok" if student else "unreachable",
         "teacher": "none" if teacher is None else "ok" if teacher else "unreachable",
         "ledger": "ok" if gateway.ledger_ok else "unavailable",
-        "policy": "ok" if gateway.decider.healthy else "failing",
+        "policy": gateway.decider.serving.state,
     }
+    decider = gateway.decider
+    for role, policy in (("canary", decider.canary), ("shadow", decider.shadow)):
+        if policy is not None:
+            parts[role] = policy.state
     # Without the teacher or the ledger the student still answers: degraded, and still worth sending traffic to.
     well = student and teacher is not False and gateway.ledger_ok and gateway.decider.healthy
     status = "ready" if well else "degraded" if student else "not ready"

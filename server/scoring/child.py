@@ -1,6 +1,6 @@
 """The scoring process: loads one policy, then answers batches until the worker hangs up.
 
-python -m server.scoring.child --artifact DIR --socket FD
+python -m server.scoring.child --artifact DIR --socket FD [--nice N]
 """
 
 import argparse
@@ -27,8 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="One policy, answering over a socket. `tw serve` starts it.")
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--socket", type=int, required=True, metavar="FD")
+    parser.add_argument("--nice", type=int, default=0, help="Lower priority, for a policy that no answer waits for.")
     options = parser.parse_args(arguments)
     die_with_parent()
+    if options.nice:
+        os.nice(options.nice)
     # Ctrl-C in a terminal reaches the whole group; the worker decides when its last request is answered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The worker may be gone, or have given up on this process, before anything is said.

@@ -35,9 +35,10 @@ _Asked = tuple[Observation, "asyncio.Future[Scores]"]
 class ProcessScorer:
     """See `server.scoring.scorer.Scorer`. Make it with `start`."""
 
-    def __init__(self, artifact: Path, deadline_s: float) -> None:
+    def __init__(self, artifact: Path, deadline_s: float, niceness: int = 0) -> None:
         self._artifact = artifact
         self._deadline_s = deadline_s
+        self._niceness = niceness
         self._line: _Line | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -46,9 +47,9 @@ class ProcessScorer:
         self.steps: tuple[Step, ...] = ()
 
     @classmethod
-    async def start(cls, artifact: Path, *, deadline_s: float) -> Self:
+    async def start(cls, artifact: Path, *, deadline_s: float, niceness: int = 0) -> Self:
         """Returns once the policy is loaded. Raises ScoringFailed with what is wrong with it."""
-        scorer = cls(artifact, deadline_s)
+        scorer = cls(artifact, deadline_s, niceness)
         try:
             await scorer._start()
         except BaseException:
@@ -81,7 +82,7 @@ class ProcessScorer:
             # It returns once the child is forked, so nothing waits.
             self._process = subprocess.Popen(  # noqa: ASYNC220
                 [sys.executable, "-m", "server.scoring.child", "--artifact", self._artifact, "--socket",
-                 str(theirs.fileno())],
+                 str(theirs.fileno()), "--nice", str(self._niceness)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip

@@ -5,6 +5,7 @@ child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] wher
 child   -> worker  {"name", "version", "steps"} or {"error"}: the first frame, once
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,4 +84,6 @@ def _without_surrogates(value: Any) -> Any:
 def outcome_row(outcome: Scores | Exception) -> list[Any]:
     if isinstance(outcome, Exception):
         return [None, f"{type(outcome).__name__}: {outcome}"[:300]]
+    if not math.isfinite(outcome.score):  # no JSON, and nothing that could be ranked
+        return [None, f"the score is {outcome.score}"]
     return [outcome.score, outcome.details]

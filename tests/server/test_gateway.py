@@ -252,7 +252,9 @@ async def test_metrics_and_health_are_there(tmp_path: Path) -> None:
         running_gateway(tmp_path, pair.student.url, pair.teacher.url) as gateway,
     ):
         await gateway.chat(QUESTION)
-        assert await gateway.get("/healthz") == (200, {"status": "ok"})
+        status, health = await gateway.get("/healthz")
+        assert (status, health["status"], health["alarms"]) == (200, "ok", [])
+        assert health["policies"]["serving"] == {"version": "v1", "name": "scripted", "state": "ok"}
         status, ready = await gateway.get("/readyz")
         async with gateway.http.get(f"{gateway.url}/metrics") as response:
             page = await response.text()
