@@ -1,0 +1,221 @@
+"""The verbs `tw distill ...`. Thin: each reads a configuration, calls one function, prints. torch loads when a verb
+runs, so that `--help` is quick and its absence one clear line.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from training.distill.config import DistillConfig, read_config
+from training.distill.errors import CannotDistill, DistillationFailed
+
+CONFIG = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def distill() -> None:
+    """Teach a student what the teacher knows: plain distillation, and four ways to make it better."""
+
+
+def _verb(name: str, help_text: str) -> None:
+    def verb(config_path: Path, dry_run: bool, threads: int | None, as_json: bool) -> None:
+        _run(name, config_path, dry_run, threads, as_json)
+
+    verb.__doc__ = help_text
+    for option in reversed(
+        (
+            click.option(
+                "--config", "config_path", required=True, type=CONFIG, help="TOML, JSON or YAML; docs/distill."
+            ),
+            click.option("--dry-run", is_flag=True, help="Read and describe data and models, train nothing."),
+            click.option("--threads", type=click.IntRange(min=1), help="Threads on a CPU [torch's choice]."),
+            click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        )
+    ):
+        verb = option(verb)
+    distill.command(name)(verb)
+
+
+_verb(
+    "kd",
+    """Plain knowledge distillation.
+
+    Terms of [ranking] and [features] join in where the file has them. The same command goes on after an interruption.
+    """,
+)
+_verb(
+    "warmup",
+    """Correct the student's own text first, align to it, then distil.
+
+    The teacher replaces what it finds improbable in the student's text; the student learns to prefer the result.
+    """,
+)
+_verb(
+    "ranking",
+    """Distil with the order of the likeliest words as a second target.""",
+)
+_verb(
+    "features",
+    """Distil with the direction and norm of hidden states as a second target.""",
+)
+_verb(
+    "through-time",
+    """Make a masked diffusion student need fewer steps.
+
+    Trains the base model where it is asked to, then rounds of self-distillation through time, each dividing the steps.
+    """,
+)
+_verb(
+    "advise",
+    """Measure a pair on a sample and say which method speaks for it, before a GPU-day is spent.
+
+    Prints distances, what a run would roughly cost, and what the student saves per million tokens.
+    """,
+)
+
+
+def _run(method: str, config_path: Path, dry_run: bool, threads: int | None, as_json: bool) -> None:
+    from training.extras import ExtraMissing, require
+
+    try:
+        config = read_config(config_path, method)
+        require("train", "torch", "transformers", "accelerate", "safetensors", "matplotlib")
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if dry_run:
+            from training.distill.run import describe
+
+            told = describe(config, method)
+            click.echo(json.dumps(told, indent=2) if as_json else _lines(told))
+            return
+        report = _with_devices(method, config)
+    except CannotDistill as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except (DistillationFailed, ExtraMissing) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except torch.OutOfMemoryError as error:
+        click.echo(
+            f"Error: out of memory ({' '.join(str(error).split())[:200]}); lower training.rows and raise "
+            "training.accumulate, set training.gradient_checkpointing = true, or lower training.tokens_at_once",
+            err=True,
+        )
+        sys.exit(1)
+    if report is None:
+        return
+    if as_json:
+        click.echo(json.dumps(report, indent=2, default=str))
+    elif method == "advise":
+        from training.distill.advise import in_words
+
+        click.echo(in_words(report))
+    else:
+        click.echo(_summary(report, config))
+
+
+def _with_devices(method: str, config: DistillConfig) -> dict[str, Any] | None:
+    """Runs it on the devices there are; None on all processes but the first."""
+    from accelerate import Accelerator
+
+    from training.distill.frame import Surroundings
+
+    accelerator = Accelerator()
+    with _interrupts() as asked, _bars(accelerator.is_main_process) as (stage, tick):
+        around = Surroundings(time.monotonic, tick, lambda: bool(asked), accelerator)
+        if method == "through-time":
+            from training.distill.through_time import distil_through_time
+
+            report = distil_through_time(config, around, stage)
+        elif method == "advise":
+            from training.distill.advise import advise
+
+            report = advise(config, around, stage)
+        else:
+            from training.distill.run import distil
+
+            report = distil(config, method, around, stage)
+    main = bool(accelerator.is_main_process)
+    accelerator.end_training()
+    return report if main else None
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[bool]]:
+    """A list that is filled at the first Ctrl-C or SIGTERM; the second one ends the program at once."""
+    asked: list[bool] = []
+    before: dict[int, Any] = {}
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        asked.append(True)
+        signal.signal(number, before[number])
+
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        before[number] = signal.signal(number, remember)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bars(main: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, int, str], None]]]:
+    """A bar per stage on standard error; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not (main and console.is_terminal)) as bar:
+        tasks: list[Any] = []
+
+        def stage(name: str) -> None:
+            tasks.append(bar.add_task(name, total=None, note=""))
+
+        def tick(done: int, total: int, note: str) -> None:
+            if tasks:
+                bar.update(tasks[-1], completed=done, total=total, note=note)
+
+        yield stage, tick
+
+
+def _lines(told: dict[str, Any], indent: str = "") -> str:
+    out = []
+    for name, value in told.items():
+        if isinstance(value, dict):
+            out += [f"{indent}{name}:", _lines(value, indent + "  ")]
+        else:
+            out.append(f"{indent}{name}: {value}")
+    return "\n".join(out)
+
+
+def _summary(report: dict[str, Any], config: DistillConfig) -> str:
+    data = report["data"]["train"]
+    lines = [
+        f"{data['used_rows']} rows ({data['examples']} read, {data['too_long']} too long: {data['too_long_were']})"
+    ]
+    for name, stage in report["stages"].items():
+        lines.append(f"{name}: {stage['steps']} steps, {stage['tokens']:,} tokens, {stage['seconds']:.0f} s")
+    measured = {name.removeprefix("val_"): value for name, value in report["validation"].items()}
+    if measured:
+        lines.append("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in sorted(measured.items())))
+    lines += [f"Warning: {alarm}" for alarm in report.get("collapse", {}).get("alarms", [])]
+    lines.append(f"Student in {config.out / 'student'}, report.json and curves.png beside it.")
+    return "\n".join(lines)

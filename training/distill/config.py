@@ -1,0 +1,323 @@
+"""What a distillation is asked to do: a TOML (or JSON, or YAML) file, read into frozen models that refuse unknown keys.
+
+One shape serves all methods, because methods combine: `[ranking]` and `[features]` add their terms to distillation,
+`[warmup]` goes before it. A verb only says which section must be there; one that is absent then takes its defaults.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.distill.errors import CannotDistill
+
+Kind = Literal["forward", "reverse", "js", "skew", "skew-reverse", "tvd", "adaptive"]
+Alignment = Literal["nd", "cos", "cos-norm", "mse"]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudentConfig(Section):
+    """The model that learns: a directory, or a name that transformers knows."""
+
+    path: str
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights while they learn; float32 keeps small steps, `training.bf16` computes in bfloat16 either way."""
+    export_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class TeacherConfig(Section):
+    """Where the teacher's probabilities come from: a model in this process, or top-k log-probabilities on disk that a
+    model in this process (`path`) or a vLLM server (`url`) gave."""
+
+    path: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    url: str | None = None
+    model: str = "teacher"
+    key_env: str | None = None
+    top_k: Positive | None = None
+    cache: Path | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TeacherConfig":
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path (a model) or url (a vLLM server)")
+        if (self.top_k is None) != (self.cache is None):
+            raise ValueError("top_k and cache go together: how many log-probabilities, and where they are kept")
+        if self.url is not None and self.cache is None:
+            raise ValueError("a teacher behind url needs top_k and cache")
+        return self
+
+
+class DataConfig(Section):
+    """Rows of prompt and answer, of messages, or of text, as JSONL or Parquet."""
+
+    train: tuple[Path, ...] = Field(min_length=1)
+    validation: tuple[Path, ...] = ()
+    validation_rows: int = Field(default=512, ge=0)
+    """Where no validation files are named, so many rows (a tenth at most) are taken off the training rows."""
+    prompt_column: str = "prompt"
+    answer_column: str = "answer"
+    text_column: str = "text"
+    chat: bool = False
+    """Prompts go through the tokenizer's chat template."""
+    context: Positive = 1024
+    too_long: Literal["drop", "cut", "refuse"] = "drop"
+    """What becomes of a row that is longer than `context`; counted and reported in any case. Text is split instead."""
+    packing: bool = False
+    padding: Literal["right", "left"] = "right"
+
+
+class TrainingConfig(Section):
+    """Steps, sizes and rates. A step is `rows` rows, `accumulate` times, on every device."""
+
+    steps: Positive | None = None
+    epochs: float | None = Field(default=None, gt=0)
+    rows: Positive = 16
+    accumulate: Positive = 1
+    learning_rate: float = Field(default=2e-5, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Share = 0.03
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = Field(default=1.0, gt=0)
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    sharding: Literal["none", "fsdp"] = "none"
+    tokens_at_once: Positive = 2048
+    """Logits exist for so many tokens at a time."""
+    vocabulary_at_once: Positive | None = None
+    """Logits exist for so many words of the vocabulary at a time; plain divergences with a teacher in process only."""
+    log_every: Positive = 10
+    evaluate_every: Positive = 200
+    checkpoint_every: Positive = 200
+    keep: Positive = 2
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingConfig":
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        return self
+
+
+class LossConfig(Section):
+    """Distillation itself: which divergence, how hot, on whose text."""
+
+    kind: Kind = "forward"
+    temperature: float = Field(default=1.0, gt=0)
+    skew: float = Field(default=0.1, ge=0, le=1)
+    """The mixture of the skewed kinds; the weight of the teacher in js (0.5 is the symmetric one)."""
+    weight: float = Field(default=1.0, ge=0)
+    cross_entropy: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy to the data's own answers."""
+    on_policy: Share = 0.0
+    """Part of the rows whose answer the student writes anew."""
+    max_new_tokens: Positive = 128
+    shuffled_teacher: bool = False
+    """A control: every token gets another token's teacher. Must lose."""
+
+
+class RankingConfig(Section):
+    """The order of the likeliest words (RLKD)."""
+
+    k: Positive = 10
+    weight: float = Field(default=2.0, ge=0)
+    temperature: float = Field(default=0.05, gt=0)
+    """Of the soft ranks, in units of probability (or of log-probability, by `on`)."""
+    on: Literal["probability", "log-probability"] = "probability"
+    dynamic: bool = False
+    """Weight the divergence by the overlap of both top-k sets."""
+    confidence: bool = False
+    """Weight the ranking term of a token by how sure the teacher is of it, so that doubtful orders count less."""
+    shuffled: bool = False
+    """A control: the teacher's ranks are shuffled within each token. Must lose."""
+
+
+class FeaturesConfig(Section):
+    """Direction and norm of hidden states."""
+
+    kind: Alignment = "nd"
+    weight: float = Field(default=1.0, ge=0)
+    layers: tuple[tuple[int, int], ...] | None = None
+    """(student layer, teacher layer), counted from 1; negative counts from the end. Default: the last of both."""
+    projection: Literal["linear", "low-rank", "orthogonal"] = "linear"
+    rank: Positive = 64
+    target: Literal["token", "class-mean", "output-embedding"] = "token"
+    log_norm: float = Field(default=1.0, ge=0)
+    """Weight of the squared difference of log-norms in `cos-norm`."""
+    shuffled: bool = False
+    """A control: teacher states from other positions. Must lose."""
+
+
+class WarmupConfig(Section):
+    """Correct the student's own text where the teacher finds it improbable, and align to that first."""
+
+    top_k: Positive = 25
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """Reject by the teacher's probability instead of by its top-k."""
+    replace: Literal["greedy", "sample"] = "greedy"
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: Positive = 128
+    prompts: Positive | None = None
+    beta: float = Field(default=0.1, gt=0)
+    preference: float = Field(default=1.0, ge=0)
+    """Weight of the preference term; 0 leaves plain imitation of the corrected text."""
+    imitation: float = Field(default=1.0, ge=0)
+    """Weight of the mean log-likelihood of the corrected text (lambda)."""
+    epochs: float = Field(default=1.0, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
+    rows: Positive | None = None
+
+
+class DiffusionConfig(Section):
+    """A masked diffusion student: text of a fixed length, base training, and rounds that halve its steps."""
+
+    length: Positive = 128
+    mask_token: str = "<|mask|>"  # noqa: S105
+    base_steps: int = Field(default=0, ge=0)
+    base_learning_rate: float = Field(default=1e-3, gt=0)
+    from_steps: Positive = 128
+    """Sampling steps of the teacher of the first round."""
+    rounds: Positive = 3
+    steps_per_round: Positive = 500
+    substeps: int = Field(default=2, ge=1)
+    """Teacher steps that one student step learns to take (m); a round divides the steps by it."""
+    kind: Literal["reverse", "forward", "mse", "tvd"] = "reverse"
+    ema: float | None = Field(default=None, ge=0, lt=1)
+    """Default: 1 - 10 / steps_per_round, so that the average covers about a tenth of a round."""
+    smallest_time: float = Field(default=1e-3, gt=0, lt=1)
+
+    @property
+    def average(self) -> float:
+        return max(0.0, 1.0 - 10.0 / self.steps_per_round) if self.ema is None else self.ema
+
+
+class DistillConfig(Section):
+    """The whole file."""
+
+    out: Path
+    seed: int = 0
+    student: StudentConfig
+    teacher: TeacherConfig | None = None
+    data: DataConfig
+    training: TrainingConfig = TrainingConfig(epochs=1.0)
+    loss: LossConfig = LossConfig()
+    ranking: RankingConfig | None = None
+    features: FeaturesConfig | None = None
+    warmup: WarmupConfig | None = None
+    diffusion: DiffusionConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DistillConfig":
+        cached = self.teacher is not None and self.teacher.cache is not None
+        plain = self.ranking is None and not cached and self.loss.kind != "adaptive"
+        if self.training.vocabulary_at_once is not None and not plain:
+            raise ValueError(
+                "training.vocabulary_at_once needs a plain divergence and a teacher in process; ranking, adaptive and "
+                "cached log-probabilities use training.tokens_at_once"
+            )
+        if cached and (self.features is not None or self.loss.on_policy > 0 or self.warmup is not None):
+            raise ValueError(
+                "features, warm-up and on-policy text need the teacher in process, without top_k and cache"
+            )
+        if cached and self.loss.kind == "adaptive":
+            raise ValueError("loss.kind adaptive needs the teacher in process")
+        if self.data.packing and (self.loss.on_policy > 0 or self.warmup is not None):
+            raise ValueError("on-policy text and warm-up need rows of one example each: data.packing = false")
+        if self.loss.on_policy > 0 and self.training.sharding == "fsdp":
+            raise ValueError("a sharded student cannot write text while it learns: loss.on_policy = 0")
+        return self
+
+
+METHODS: Final = ("kd", "warmup", "ranking", "features", "through-time", "advise")
+_SECTION: Final = {"ranking": "ranking", "features": "features", "warmup": "warmup", "through-time": "diffusion"}
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_config(path: Path, method: str) -> DistillConfig:
+    """The file's configuration, with the section that `method` needs. Raises CannotDistill."""
+    raw = _read(path)
+    needed = _SECTION.get(method)
+    if needed is not None:
+        raw.setdefault(needed, {})
+    config = validated(DistillConfig, raw, str(path))
+    if method != "through-time" and config.teacher is None:
+        raise CannotDistill(
+            f'{path}: teacher: missing; {method} needs one, for example [teacher] path = "Qwen/Qwen3-8B"'
+        )
+    for section in ("ranking", "features", "warmup", "diffusion"):
+        if method in ("through-time",) and section != "diffusion" and getattr(config, section) is not None:
+            raise CannotDistill(f"{path}: {section}: does not combine with through-time; remove it")
+    if method not in ("through-time", "advise") and config.diffusion is not None:
+        raise CannotDistill(f"{path}: diffusion: belongs to through-time alone; remove it")
+    if method in ("kd", "ranking", "features") and config.warmup is not None:
+        raise CannotDistill(
+            f"{path}: warmup: tw distill warmup does it and goes on with distillation; remove it or use that"
+        )
+    return config
+
+
+def validated(model: type[Model], raw: Any, where: str) -> Model:
+    """`raw` as a `model`; every mistake on a line of its own, by the name it has in the file."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"]) or "the file"
+            if problem["type"] == "missing":
+                said = "missing"
+            elif problem["type"] == "extra_forbidden":
+                said = "no such key" + _nearest(model, problem["loc"])
+            else:
+                said = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {name}: {said}")
+        raise CannotDistill("\n".join(lines)) from None
+
+
+def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """`; did you mean learning_rate?`, or the names there are."""
+    from difflib import get_close_matches
+
+    at: type[BaseModel] = model
+    for part in loc[:-1]:
+        field = at.model_fields.get(str(part))
+        parts = (field.annotation, *getattr(field.annotation, "__args__", ())) if field is not None else ()
+        inner = next((p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)), None)
+        if inner is None:
+            return ""
+        at = inner
+    close = get_close_matches(str(loc[-1]), at.model_fields, 1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(at.model_fields))}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CannotDistill(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise CannotDistill(f"{path}: is not UTF-8 text") from None
+    try:
+        if path.suffix.lower() == ".json":
+            raw = json.loads(text)
+        elif path.suffix.lower() in (".yaml", ".yml"):
+            import yaml  # type: ignore[import-untyped]
+
+            raw = yaml.safe_load(text)
+        else:
+            raw = tomllib.loads(text)
+    except Exception as error:
+        # tomllib, json and yaml each raise a class of their own; all say where.
+        raise CannotDistill(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise CannotDistill(f"{path}: holds no table of settings")
+    return raw

@@ -1,0 +1,1 @@
+"""Pure losses: tensors in, tensors out, shapes in the docstrings, the paper named. One file each."""
