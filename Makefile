@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv serve demo test check format docs test-vllm pair policy bench-gateway bench-replay \
-  bench-routing bench-ledger bench-language clean
+  bench-routing bench-adherence bench-off-policy bench-ledger bench-language clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,12 @@ bench-replay: $(VENV)/.with-test ## recorded traffic of real models through the 
 
 bench-routing: $(VENV)/.with-test ## the policy against baselines on outcome tables (needs DATA=)
 	$(BIN)/python -m benchmarks.routing $(quick) --data $(DATA) --out benchmarks/out/routing.json
+
+bench-adherence: $(VENV)/.with-test ## shares asked and got over recorded traffic, and USD ceilings (needs DATA=)
+	$(BIN)/python -m benchmarks.adherence $(quick) --data $(DATA) --out benchmarks/out/adherence.json
+
+bench-off-policy: $(VENV)/.with-test ## what a log says about another budget, against the truth (needs DATA=)
+	$(BIN)/python -m benchmarks.off_policy $(quick) --data $(DATA) --out benchmarks/out/off_policy.json
 
 bench-ledger: $(VENV)/.with-test ## admissions per second and their latency
 	$(BIN)/python -m benchmarks.ledger $(quick) --out benchmarks/out/ledger.json

@@ -40,7 +40,7 @@ class CostModel:
     def expected(self, dense: Floats, ngrams: Sequence[Ints]) -> Floats:
         """Features (B, F) and n-grams of B prompts -> (B,), above zero."""
         middle, smear, _ = self.constants
-        standard = np.clip((dense - self.mean) / self.std, -CLIP, CLIP)
+        standard = np.minimum(np.maximum((dense - self.mean) / self.std, -CLIP), CLIP)
         logs = standard @ self.dense + middle + np.array([self._of_ngrams(each) for each in ngrams])
         out: Floats = np.exp(logs) * smear
         return out

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from policies.action import Step
+from policies.cost import CostModel
 from policies.draft_features import DRAFT_FEATURES
 from policies.estimators import Arrays, DenseLinear, Forest, NgramLinear
-from policies.features import read_draft, read_prompt
+from policies.features import PromptView, read_draft, read_prompt
 from policies.observation import Draft, Observation
 from policies.policy import Scores
 from policies.prompt_features import PROMPT_FEATURES, Floats, Ints
@@ -40,6 +41,7 @@ ESTIMATES = (
 """What stands before the other features; twice at the defer step, from the prompt and from the draft."""
 CLIP = 5.0
 _NOTHING = Draft("", complete=False)
+_COST = "cost.usd"
 _DETAILS = ("expected_student_quality", "expected_gain", "expected_teacher_calls", "price")
 
 
@@ -167,9 +169,9 @@ class Estimators:
     prompt: StageEstimators
     draft: StageEstimators | None = None
 
-    def features(self, observations: Sequence[Observation]) -> Floats:
-        """(B, F): estimates and features in the order of `feature_names`; all observations are of one step."""
-        views = [read_prompt(observation.prompt) for observation in observations]
+    def features(self, observations: Sequence[Observation], views: Sequence[PromptView]) -> Floats:
+        """(B, F): estimates and features in the order of `feature_names`; all observations are of one step, and `views`
+        are their prompts read."""
         prompts = np.stack([view.dense for view in views])
         before = self.prompt(prompts, [view.ngrams for view in views])
         if observations[0].step is Step.ROUTE:
@@ -211,6 +213,10 @@ class WheelsPolicy:
     scale: float
     draft_cost: float
     """What a draft costs, in teacher calls."""
+    cost: CostModel | None = None
+    """USD of a teacher call, where the outcomes said what theirs cost."""
+    typical: Floats | None = None
+    """(N, 2) with `cost`: expected gain and expected USD of some requests, for pacing to begin with."""
 
     def score(self, observation: Observation) -> Scores:
         """See `Policy.score`. A step that the policy was not trained for gets the score of one that it was."""
@@ -224,7 +230,8 @@ class WheelsPolicy:
         step = asked[0]
         if any(observation.step is not step for observation in observations):
             observations = [Observation(step, each.prompt, each.draft, each.budget) for each in observations]
-        features = self.estimators.features(observations)
+        views = [read_prompt(observation.prompt) for observation in observations]
+        features = self.estimators.features(observations, views)
         shares = np.array([self._share(observation.budget.share) for observation in observations])
         prices = np.array([self.prices.at(share) for share in shares.tolist()])
         quality, gain, correction, cost, scores = self._forward(step, features, shares, prices)
@@ -237,14 +244,20 @@ class WheelsPolicy:
             prices * self.scale,
         )
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [
+        found = [
             Scores(score, dict(zip(_DETAILS, row, strict=True)))
             for score, row in zip(scores.tolist(), rows, strict=True)
         ]
+        if self.cost is not None:
+            bills = self.cost.expected(np.stack([view.dense for view in views]), [view.ngrams for view in views])
+            for each, usd in zip(found, bills.tolist(), strict=True):
+                each.details["expected_teacher_usd"] = usd
+                each.details["most_teacher_usd"] = usd * self.cost.most
+        return found
 
     def prepare(self, observations: Sequence[Observation]) -> Floats:
         """(B, F): what `score_prepared` wants; all observations at one step."""
-        return self.estimators.features(observations)
+        return self.estimators.features(observations, [read_prompt(each.prompt) for each in observations])
 
     def score_prepared(self, step: Step, features: Floats, share: float) -> Floats:
         """(B,) scores at one budget share, the same as `score` gives one by one."""
@@ -278,6 +291,8 @@ class WheelsPolicy:
         }
         for step, net in self.nets.items():
             arrays |= net.arrays(f"net.{step}")
+        if self.cost is not None and self.typical is not None:
+            arrays |= self.cost.arrays(_COST) | {f"{_COST}.typical": self.typical}
         return arrays
 
     @classmethod
@@ -303,4 +318,6 @@ class WheelsPolicy:
             temperature=temperature,
             scale=scale,
             draft_cost=draft_cost,
+            cost=CostModel.from_arrays(arrays, _COST) if f"{_COST}.idf" in arrays else None,
+            typical=np.asarray(arrays[f"{_COST}.typical"], np.float64) if f"{_COST}.idf" in arrays else None,
         )

@@ -78,6 +78,13 @@ def train() -> None:
     show_default=True,
     help="Weight of Trust-PCL's reference term.",
 )
+@click.option(
+    "--most-rows",
+    type=click.IntRange(min=1),
+    default=200_000,
+    show_default=True,
+    help="Of larger tables a sample of this size is learnt from, so that memory stays bounded.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--dry-run", is_flag=True, help="Read and describe the tables, train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -90,6 +97,7 @@ def train_policy_command(
     draft_cost: float,
     on_policy: float,
     trust: float,
+    most_rows: int,
     resume: bool,
     dry_run: bool,
     as_json: bool,
@@ -100,7 +108,7 @@ def train_policy_command(
     """
     from dataclasses import asdict
 
-    from policies.outcomes import read_outcomes
+    from policies.outcomes import sample_outcomes
     from training.extras import require
     from training.train_policy import CannotTrain, Progress, describe, train_policy
 
@@ -108,7 +116,8 @@ def train_policy_command(
         if out.exists() and not out.is_dir():
             raise CannotTrain(f"{out} is a file; --out names a directory")
         if dry_run:
-            described = asdict(describe(read_outcomes(*outcomes), signals))
+            sample = sample_outcomes(*outcomes, most=most_rows)
+            described = asdict(describe(sample.rows, signals, seen=sample.seen))
             click.echo(json.dumps(described, indent=2) if as_json else _described(described))
             return
         require("train", "torch", "sklearn", "matplotlib")
@@ -127,6 +136,7 @@ def train_policy_command(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 resume=resume,
                 progress=Progress(stage, tick),
+                most_rows=most_rows,
             )
     _print_report(report, as_json)
     if not as_json:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.artifact import Manifest, load_policy, save_artifact
-from policies.outcomes import Outcome, file_sha256, read_outcomes
+from policies.outcomes import Outcome, file_sha256, sample_outcomes
 from policies.policy import Signals
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from training.learner import Loop, PathConsistencyConfig
 
 LEAST_TRAIN_ROWS = 50
+MOST_ROWS = 200_000
+"""Rows learnt from unless told otherwise: of larger tables a sample, so that memory stays bounded."""
+TYPICAL = 64
+"""Requests whose expected gain and bill go into the artifact, for pacing to begin with."""
 WORK = ".training"
 
 
@@ -63,8 +67,11 @@ def _only(values: Sequence[str | None]) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def describe(outcomes: Sequence[Outcome], signals: Signals | None) -> Description:
-    """Counts and warnings; picks the draft's signals where any row has a student response. Raises CannotTrain."""
+def describe(outcomes: Sequence[Outcome], signals: Signals | None, seen: int | None = None) -> Description:
+    """Counts and warnings; picks the draft's signals where any row has a student response. Raises CannotTrain.
+
+    `seen`: rows of the tables, where `outcomes` is a sample of them.
+    """
     drafts = [row for row in outcomes if row.student_response is not None]
     if signals == "draft" and not drafts:
         raise CannotTrain("--signals draft needs the column student_response, and no row has one; use --signals prompt")
@@ -92,6 +99,10 @@ def describe(outcomes: Sequence[Outcome], signals: Signals | None) -> Descriptio
     student = sum(row.student_quality or 0.0 for row in both) / len(both)
     teacher = sum(row.teacher_quality or 0.0 for row in both) / len(both)
     warnings = []
+    if seen is not None and seen > len(outcomes):
+        warnings.append(
+            f"{len(outcomes)} of {seen} rows are learnt from, chosen by a hash; --most-rows takes more, and more memory"
+        )
     if teacher <= student:
         warnings.append(
             f"the teacher ({teacher:.3f}) is not better than the student ({student:.3f}) on average:"
@@ -137,6 +148,7 @@ def train_policy(
     progress: Progress | None = None,
     name: str | None = None,
     shuffle_qualities: bool = False,
+    most_rows: int = MOST_ROWS,
 ) -> dict[str, Any]:
     """Train, evaluate on the test split, save; returns the report. Raises OutcomeTableError, CannotTrain.
 
@@ -152,20 +164,24 @@ def train_policy(
     # One thread: the nets are small, and sums in a fixed order make a run reproducible.
     torch.set_num_threads(1)
     progress = progress or Progress()
-    progress.stage("reading the tables", len(paths))
-    outcomes: list[Outcome] = []
-    for path in paths:
-        outcomes += read_outcomes(path)
-        progress.tick(1, path.name)
+    progress.stage("reading the tables", 1)
+    sample = sample_outcomes(*paths, most=most_rows)
+    outcomes = sample.rows
+    progress.tick(1, f"{len(outcomes)} of {sample.seen} rows")
     _refuse_duplicates(outcomes, paths)
-    description = describe(outcomes, signals)
+    description = describe(outcomes, signals, seen=sample.seen)
     digests = _digests(paths)
     progress.stage("reading the texts", len(outcomes))
     table = build_table(outcomes, description.signals, tick=lambda n: progress.tick(n, ""))
     if shuffle_qualities:
         table = shuffled(table, config.seed)
 
-    settings = {**asdict(config), "signals": description.signals, "shuffle_qualities": shuffle_qualities}
+    settings = {
+        **asdict(config),
+        "signals": description.signals,
+        "shuffle_qualities": shuffle_qualities,
+        "most_rows": most_rows,
+    }
     work = out / WORK
     key = hashlib.sha256(json.dumps([digests, settings, libraries()], sort_keys=True).encode()).hexdigest()
     _open_work(work, key, resume=resume)
@@ -183,6 +199,7 @@ def train_policy(
 
     run(loop, lessons, config, tick=tell, checkpoint=checkpoint)
     policy = finish(loop, lessons, fitted.estimators, table, config, name or out.resolve().name)
+    policy = with_bills(policy, outcomes, table)
 
     progress.stage("evaluating", 1)
     kept = [row for row in outcomes if description.signals == "prompt" or row.student_response is not None]
@@ -224,6 +241,27 @@ def train_policy(
     load_policy(out)  # what was written can be read, or this run failed
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def with_bills(policy: "WheelsPolicy", outcomes: Sequence[Outcome], table: "Table") -> "WheelsPolicy":
+    """The policy with what a teacher call will cost, where enough rows say what theirs did."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from training.cost_model import CannotExpectCost, CostConfig, fit_cost
+    from training.evaluate import observations
+
+    try:
+        bills = fit_cost(table, table.teacher_cost, CostConfig(within=0.995))
+    except CannotExpectCost:
+        return policy
+    known = np.flatnonzero(table.both_known & (table.split != "test"))
+    chosen = np.random.default_rng(0).permutation(known)[:TYPICAL]
+    kept = [row for row in outcomes if table.draft is None or row.student_response is not None]
+    scores = policy.score_batch(observations([kept[i] for i in chosen], policy.steps[-1], 0.2))
+    gains = [each.details["expected_gain"] for each in scores]
+    return replace(policy, cost=bills.model, typical=np.column_stack([gains, bills.expected[chosen]]))
 
 
 def _refuse_duplicates(outcomes: Sequence[Outcome], paths: Sequence[Path]) -> None:

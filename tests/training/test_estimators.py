@@ -45,7 +45,7 @@ def test_serving_and_training_see_the_same_estimates() -> None:
 
     for i in [i for i, row in enumerate(rows) if row.split == "test"][:20]:
         (observation,) = observations([rows[i]], Step.DEFER)
-        (served,) = fitted.estimators.features([observation])
+        (served,) = fitted.estimators.features([observation], [read_prompt(observation.prompt)])
         trained = np.concatenate(
             [fitted.prompt_estimates[i], fitted.draft_estimates[i], table.prompt[i], table.draft[i]]
         )
