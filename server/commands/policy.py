@@ -133,7 +133,7 @@ def shadow(version_or_dir: str | None, off: bool, as_json: bool, state_dir: Path
 @policy.command()
 @click.argument("version_or_dir", required=False)
 @click.option(
-    "--share", metavar="SHARE", callback=_share, help="Share of the conversations that it decides: 5%, or 0.05."
+    "--share", metavar="SHARE", callback=_share, help="How many of the conversations it decides: 5%, or 0.05."
 )
 @click.option("--off", is_flag=True, help="End the trial; the serving policy decides everything again.")
 @click.option("--promote", "promoted", is_flag=True, help="End the trial; the canary serves from now on.")
