@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from policies.artifact import load_artifact
+from policies.artifact import load_artifact, load_policy
+from policies.conformance import check_policy
+from policies.wheels import WheelsPolicy
 from server.cli import main
-from tests.training.tables import sums, write
+from tests.training.tables import as_dict, sums, write
 from training import learner
+from training.evaluate import observations
 from training.learner import PathConsistencyConfig
 from training.train_policy import Progress, train_policy
 
@@ -247,3 +250,37 @@ def test_help_needs_no_heavy_package() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_a_policy_learns_what_the_teacher_costs_where_the_table_says_so(tmp_path: Path) -> None:
+    rows = [replace(row, teacher_cost=len(row.prompt) * 1e-5, student_cost=0.0) for row in sums(300)]
+    path = tmp_path / "billed.jsonl"
+    path.write_text(
+        "".join(json.dumps({**as_dict(row), "teacher_cost": row.teacher_cost}) + "\n" for row in rows), encoding="utf-8"
+    )
+    out = tmp_path / "policy"
+    assert tw("train", "policy", "--outcomes", path, "--out", out, *QUICK).exit_code == 0
+    policy = load_policy(out)
+    scores = [policy.score(one) for one in observations(rows[:60], policy.steps[-1], 0.2)]
+    expected = [each.details["expected_teacher_usd"] for each in scores]
+    assert expected == pytest.approx([row.teacher_cost for row in rows[:60]], rel=0.2)
+    assert all(each.details["most_teacher_usd"] >= each.details["expected_teacher_usd"] for each in scores)
+    assert isinstance(policy, WheelsPolicy)
+    assert policy.typical is not None
+    assert policy.typical.shape == (64, 2)
+    check_policy(policy)
+
+
+def test_a_table_without_bills_gives_a_policy_that_says_nothing_of_them(trained: Path) -> None:
+    policy = load_policy(trained)
+    (observation,) = observations(sums(1), policy.steps[-1], 0.2)
+    assert "expected_teacher_usd" not in policy.score(observation).details
+
+
+def test_of_a_large_table_a_sample_is_learnt_from_and_the_report_says_so(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "policy"
+    result = tw("train", "policy", "--outcomes", table, "--out", out, "--most-rows", "200", *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)["data"]
+    assert data["rows"] == 200
+    assert any("200 of 300 rows" in warning for warning in data["warnings"])
