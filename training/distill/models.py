@@ -172,7 +172,10 @@ def export(
         for name, value in (extra or {}).items():
             setattr(config, name, value)
         target: Any = _DTYPES[dtype]
-        found = weights if weights is not None else model.state_dict()
+        found = dict(weights if weights is not None else model.state_dict())
+        for name in _tied(model):
+            # Stored once: a cast or gathered twin would look like a matrix of its own.
+            found.pop(name, None)
         cast = {name: value.to(target) if value.is_floating_point() else value for name, value in found.items()}
         model.save_pretrained(beside, state_dict=cast, safe_serialization=True)
         tokenizer.save_pretrained(beside)
@@ -190,6 +193,13 @@ def export(
         raise DistillationFailed(f"{directory}: cannot be written ({error})") from error
     finally:
         config.use_cache = kept
+
+
+def _tied(model: Any) -> list[str]:
+    """Names of weights that are another name's, and are made from it when the model is loaded."""
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return []
+    return list(getattr(model, "_tied_weights_keys", None) or [])
 
 
 def _say_dtype(path: Path, dtype: str) -> None:
