@@ -1,0 +1,1 @@
+"""Masked diffusion students: an ordinary decoder read in both directions, a sampler, base training."""

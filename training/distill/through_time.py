@@ -1,0 +1,230 @@
+"""Self-distillation through time (SDTT, 2410.21035): a masked diffusion student learns to do in one step what its
+teacher does in m, round by round, the student of a round being the teacher of the next.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.distill.batches import Batch
+from training.distill.config import DiffusionConfig, DistillConfig, TrainingConfig
+from training.distill.diffusion.base import BaseLesson, chance_of
+from training.distill.diffusion.model import Denoiser, load_denoiser, mark
+from training.distill.diffusion.sampler import gumbel_draw
+from training.distill.errors import CannotDistill
+from training.distill.frame import Surroundings, Trained, train
+from training.distill.lesson import Lesson
+from training.distill.losses.diffusion import antithetic_times, noised, step_divergence
+from training.distill.models import export, parameters
+from training.distill.pair import Data, course, read_data, validation_batches
+from training.distill.report import claim, curves_png, versions, write_json
+
+
+def targets(
+    teacher: Denoiser, z: Tensor, times: Tensor, dt: float, substeps: int, generator: torch.Generator
+) -> Tensor:
+    """(B, L) noised tokens at (B,) times -> (M, V) log-probabilities at the masked places.
+
+    The teacher takes `substeps` steps of size `dt`. A place revealed at a sub-step keeps the log-probabilities of that
+    sub-step; those never revealed take the last ones.
+    """
+    masked = z == teacher.mask_id
+    number = torch.full(z.shape, -1, dtype=torch.long, device=z.device)
+    number[masked] = torch.arange(int(masked.sum()), device=z.device)
+    found: Tensor | None = None
+    current = z.clone()
+    for substep in range(substeps):
+        still = current == teacher.mask_id
+        if not bool(still.any()):
+            break
+        log_x = teacher.log_x(current, still)
+        if found is None:
+            found = log_x.clone()
+        else:
+            found[number[still]] = log_x
+        if substep + 1 == substeps:
+            break
+        t = (times - substep * dt).clamp_min(0.0)
+        s = (t - dt).clamp_min(0.0)
+        stays = torch.where(t > 0, s / t.clamp_min(1e-12), torch.zeros_like(t))
+        drawn = gumbel_draw(log_x, 1.0, generator)
+        chance = torch.rand(z.shape, generator=generator, dtype=torch.float64).to(z.device)
+        reveal = still & (chance >= stays[:, None])
+        tokens = torch.zeros_like(z)
+        tokens[still] = drawn
+        current = torch.where(reveal, tokens, current)
+    assert found is not None
+    return found
+
+
+class ThroughTimeLesson(Lesson):
+    """One round. `average`: the running mean of the student, which is what the round gives; it lies among the modules
+    so that checkpoints hold it."""
+
+    def __init__(self, student: Denoiser, teacher: Denoiser, config: DiffusionConfig, *, dt: float, seed: int) -> None:
+        super().__init__(student.model)
+        self._denoiser, self._config, self._dt, self._seed = student, config, dt, seed
+        # In a tuple, so that it is no module of this one.
+        self._teacher = (teacher,)
+        self.average = copy.deepcopy(student.model).requires_grad_(False)
+
+    def weight(self, batch: Batch) -> float:
+        return float(batch.tokens.numel())
+
+    def update_average(self, _step: int) -> None:
+        keep = self._config.average
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.student.parameters(), strict=True):
+                mean.mul_(keep).add_(value, alpha=1.0 - keep)
+
+    def _distance(self, denoiser: Denoiser, batch: Batch, step: int) -> Tensor:
+        generator = chance_of(self._seed, step, batch)
+        times = antithetic_times(len(batch.tokens), self._config.smallest_time, generator).to(batch.tokens.device)
+        z, masked = noised(batch.tokens, times, denoiser.mask_id, generator)
+        with torch.no_grad():
+            aim = targets(self._teacher[0], z, times, self._dt, self._config.substeps, generator)
+        return step_divergence(denoiser.log_x(z, masked), aim, self._config.kind).sum()
+
+    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        return {"loss": self._distance(self._denoiser, batch, step)}
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        mean = Denoiser(self.average, self._denoiser.mask_id, self._denoiser.vocabulary)
+        value = self._distance(mean, batch, -1)
+        return {"loss": value, "weight": torch.tensor(self.weight(batch), device=value.device)}
+
+
+def sampling_steps(config: DiffusionConfig, rounds_done: int) -> int:
+    """How many sampling steps the student of that round is made for."""
+    return max(1, config.from_steps // config.substeps**rounds_done)
+
+
+def check(config: DiffusionConfig) -> None:
+    left = config.from_steps / config.substeps**config.rounds
+    if left < 1:
+        raise CannotDistill(
+            f"diffusion: {config.rounds} rounds divide {config.from_steps} steps by {config.substeps} each time, which "
+            "leaves less than one; fewer rounds, or more from_steps"
+        )
+
+
+def one_round(
+    denoiser: Denoiser,
+    data: Data,
+    config: DistillConfig,
+    diffusion: DiffusionConfig,
+    number: int,
+    around: Surroundings,
+) -> tuple[Denoiser, Trained]:
+    """Round `number` (from 0): the student starts as its teacher. Returns the averaged student."""
+    teacher = Denoiser(
+        copy.deepcopy(denoiser.model).eval().requires_grad_(False), denoiser.mask_id, denoiser.vocabulary
+    )
+    dt = diffusion.substeps**number / diffusion.from_steps
+    lesson = ThroughTimeLesson(denoiser, teacher, diffusion, dt=dt, seed=config.seed + number)
+    settings = config.training.model_copy(update={"steps": diffusion.steps_per_round, "epochs": None})
+    trained = train(
+        lesson,
+        course(config, data, seed=config.seed + 101 * (number + 1)),
+        validation_batches(config, data),
+        settings,
+        steps=diffusion.steps_per_round,
+        seed=config.seed + number,
+        work=config.out / f"round-{number + 1}",
+        around=around,
+        after_step=lesson.update_average,
+    )
+    student = copy.deepcopy(lesson.average).requires_grad_(True)
+    return Denoiser(student, denoiser.mask_id, denoiser.vocabulary), trained
+
+
+def train_base(
+    denoiser: Denoiser, data: Data, config: DistillConfig, diffusion: DiffusionConfig, around: Surroundings
+) -> Trained:
+    lesson = BaseLesson(denoiser, smallest_time=diffusion.smallest_time, seed=config.seed)
+    settings: TrainingConfig = config.training.model_copy(
+        update={"steps": diffusion.base_steps, "epochs": None, "learning_rate": diffusion.base_learning_rate}
+    )
+    return train(
+        lesson,
+        course(config, data),
+        validation_batches(config, data),
+        settings,
+        steps=diffusion.base_steps,
+        seed=config.seed,
+        work=config.out / "base",
+        around=around,
+    )
+
+
+def distil_through_time(config: DistillConfig, around: Surroundings, stage: Callable[[str], None]) -> dict[str, Any]:
+    """Base training where asked, rounds, export of every round. Raises as `run.distil` does."""
+    diffusion = config.diffusion or DiffusionConfig()
+    check(diffusion)
+    if config.teacher is not None:
+        raise CannotDistill("teacher: through-time teaches a masked diffusion student by itself; remove it")
+    if config.training.sharding != "none":
+        raise CannotDistill('training.sharding: through-time runs with "none" (several processes are fine)')
+    stage("reading")
+    data = read_data(config, length=diffusion.length)
+    if around.main:
+        config.out.mkdir(parents=True, exist_ok=True)
+        claim(config.out, {"method": "through-time", **config.model_dump(mode="json")})
+    torch.manual_seed(config.seed)
+    denoiser = load_denoiser(config.student.path, data.tokenizer, diffusion)
+    denoiser.model.to(around.accelerator.device)
+    stages: dict[str, Trained] = {}
+    if diffusion.base_steps:
+        stage("base")
+        stages["base"] = train_base(denoiser, data, config, diffusion, around)
+        _export(config, diffusion, denoiser, data, diffusion.from_steps, "base-model", around)
+    for number in range(diffusion.rounds):
+        stage(f"round {number + 1}")
+        denoiser, stages[f"round {number + 1}"] = one_round(denoiser, data, config, diffusion, number, around)
+        done = number + 1
+        name = "student" if done == diffusion.rounds else f"student-of-round-{done}"
+        _export(config, diffusion, denoiser, data, sampling_steps(diffusion, done), name, around)
+    last = list(stages.values())[-1]
+    report = {
+        "method": "through-time",
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+        "device": str(around.accelerator.device),
+        "devices": around.accelerator.num_processes,
+        "data": data.as_dict(),
+        "student_parameters": parameters(denoiser.model),
+        "vocabulary": denoiser.vocabulary,
+        "sampling_steps": sampling_steps(diffusion, diffusion.rounds),
+        "stages": {
+            name: {
+                "steps": of.progress.step,
+                "tokens": of.progress.tokens,
+                "seconds": round(of.progress.seconds, 3),
+                "curves": of.curves,
+            }
+            for name, of in stages.items()
+        },
+        "validation": last.final,
+    }
+    if around.main:
+        curves_png({name: of.curves for name, of in stages.items()}, config.out / "curves.png")
+        write_json(config.out / "report.json", report)
+    around.accelerator.wait_for_everyone()
+    return report
+
+
+def _export(
+    config: DistillConfig,
+    diffusion: DiffusionConfig,
+    denoiser: Denoiser,
+    data: Data,
+    steps: int,
+    name: str,
+    around: Surroundings,
+) -> None:
+    if around.main:
+        told = mark(denoiser, diffusion, steps)
+        export(denoiser.model, None, data.tokenizer, config.out / name, config.student.export_dtype, told)
