@@ -187,8 +187,9 @@ class ManagedEngine:
             raise
         finally:
             os.close(write_fd)
-        self._reader = threading.Thread(target=self._read_output, args=(self._process,), daemon=True)
-        self._reader.start()
+        reader = threading.Thread(target=self._read_output, args=(self._process,), daemon=True)
+        reader.start()
+        self._reader = reader  # only now: stop() may come at any moment, and joins what it finds here
         with os.fdopen(read_fd, "rb") as pipe:
             told = pipe.readline()
         with self._changed:
