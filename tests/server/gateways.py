@@ -83,10 +83,12 @@ async def running_gateway(
     *,
     budget: str = "At most 50% of requests.",
     policy: Policy | None = None,
+    stored: bool = False,
     student_settings: dict[str, Any] | None = None,
     teacher_settings: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Running]:
+    """`stored`: with what `tw policy` keeps in `state_dir`, each in a process of its own, instead of `policy`."""
     # A busy machine must not make a test see the ledger as unavailable; those that want that take the file away.
     settings["timeouts"] = {"ledger_s": 5.0, **settings.get("timeouts", {})}
     given = Settings(
@@ -100,7 +102,7 @@ async def running_gateway(
     await ledger.set_budget(parse(budget).budget, budget, "test", 0.0)
     await ledger.close()
     admin = Keys(state_dir / "keys.json", open_on_loopback=True).new("admin", admin=True)
-    app = create_app(given, policy or ScriptedPolicy(), registry=CollectorRegistry())
+    app = create_app(given, None if stored else policy or ScriptedPolicy(), registry=CollectorRegistry())
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, http="httptools", log_level="warning", access_log=False, timeout_graceful_shutdown=2)
