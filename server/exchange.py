@@ -287,25 +287,27 @@ class Exchange:
         """Counts, settles and writes the record, once: before the last byte goes out, so that whoever has an answer
         finds its decision, and no crash can lose it."""
         if self._closing is None:
-            if not self._reservation.held:
+            self._read_stream_usage()
+            if not self._reservation.held or self._gateway.settles_late:
                 self._closing = _DONE
+                if self._reservation.held:
+                    self._reservation.settle_later(self._billed())
                 self._account(status)
                 return
             self._closing = asyncio.ensure_future(self._settle_and_account(status))
         if isinstance(self._closing, asyncio.Future):
             await asyncio.shield(self._closing)
 
+    def _read_stream_usage(self) -> None:
+        for role, streaming in self._streams.items():
+            if streaming.usage is not None:
+                self._usage[role] = streaming.usage
+
     async def _settle_and_account(self, status: int) -> None:
-        streaming = self._streams.get("teacher")
-        if streaming is not None and streaming.usage is not None:
-            self._usage["teacher"] = streaming.usage
         await self._reservation.settle(self._billed())
         self._account(status)
 
     def _account(self, status: int) -> None:
-        for role, streaming in self._streams.items():
-            if streaming.usage is not None:
-                self._usage[role] = streaming.usage
         self._reservation.count()
         record = self._record(status)
         self._gateway.finish(record)

@@ -86,6 +86,7 @@ class Gateway:
         self.upstream_names: dict[str, Role] = {}
         self._routed_names = frozenset(("auto", *settings.aliases))
         self._uncounted: dict[Subject, tuple[int, float]] = {}
+        self._unsettled: list[Settlement] = []
         self._counting = asyncio.Lock()
         self._last_routes: OrderedDict[str, str] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
@@ -118,6 +119,8 @@ class Gateway:
 
     def take_budget(self, budget: Budget, text: str, version: int) -> None:
         self.budget, self.budget_text, self.budget_version = budget, text, version
+        # Where only calls count, what a call has billed changes nothing that anybody waits for.
+        self.settles_late = all(limit.measure in ("share", "calls") for limit in budget.limits)
         self.counts_tokens = any(limit.measure in ("tokens", "usd") for limit in budget.limits)
         self.reads_headers = any(rule.when.header is not None for rule in budget.rules)
         self.decider.take_budget(budget)
@@ -140,10 +143,22 @@ class Gateway:
         """How many, and since when."""
         return self._uncounted.pop(subject, (0, None))
 
+    def settle_later(self, settlement: Settlement) -> None:
+        """Within a moment; if the worker dies before, the upper estimate stays charged, which breaks no promise."""
+        self._unsettled.append(settlement)
+
     async def flush_counts(self) -> None:
-        """Tells the ledger of all requests not yet counted. What it does not take is lost, which only costs calls."""
+        """Tells the ledger of all requests not yet counted, and of calls not yet settled. What it does not take is
+        lost, which only costs calls."""
         async with self._counting:  # so that whoever asks for a flush also waits for the one under way
-            await self._hear(self._tell())
+            settlements, self._unsettled = self._unsettled, []
+            told = self._tell()
+            if settlements:
+                try:
+                    await self.ledger.settle(settlements, self.clock())
+                except LedgerUnavailable:
+                    self.metrics.ledger_unavailable.inc()
+            await self._hear(told)
 
     def tell_counts(self) -> None:
         """The same without waiting, but ahead of whatever the ledger is asked next: limits may look at all subjects."""

@@ -52,15 +52,12 @@ class Reservation:
 
     async def settle(self, usage: Usage) -> None:
         """The call has billed `usage`."""
-        await self._close(
-            Settlement(
-                self._id,
-                "settled",
-                tokens=usage.prompt_tokens + usage.completion_tokens,
-                usd=usd(self._teacher, usage),
-                latency_s=max(0.0, self._gateway.clock() - self._about.at),
-            )
-        )
+        await self._close(self._settlement(usage))
+
+    def settle_later(self, usage: Usage) -> None:
+        """The same, where nobody needs to wait for it: see `Gateway.settles_late`."""
+        self.held = False
+        self._gateway.settle_later(self._settlement(usage))
 
     async def release(self) -> None:
         """The call has billed nothing."""
@@ -116,6 +113,15 @@ class Reservation:
         finally:
             gateway.waiting -= 1
         return admission
+
+    def _settlement(self, usage: Usage) -> Settlement:
+        return Settlement(
+            self._id,
+            "settled",
+            tokens=usage.prompt_tokens + usage.completion_tokens,
+            usd=usd(self._teacher, usage),
+            latency_s=max(0.0, self._gateway.clock() - self._about.at),
+        )
 
     async def _close(self, settlement: Settlement) -> None:
         self.held = False
