@@ -73,6 +73,7 @@ class Metrics:
             multiprocess_mode="livemax",
         )  # fmt: skip
         # Counted in plain numbers and told to the counters now and then (`flush`): that costs a request a tenth.
+        self._counts: dict[Counter, float] = {}
         self._of_policy: dict[tuple[str, str], list[float]] = {}
         self._policy_sums = (
             self._policy_decisions, self._policy_calls, self._policy_expected, self._policy_expecting,
@@ -99,16 +100,17 @@ class Metrics:
         child = self._children.get(label)
         if child is None:
             child = self._children[label] = self._requests.labels(*label[:3], str(record.status))
-        child.inc()
+        counts = self._counts
+        counts[child] = counts.get(child, 0.0) + 1.0
         self._times[record.route].observe(record.latency_ms / 1000)
         if record.first_byte_ms is not None:
             self._firsts[record.route].observe(record.first_byte_ms / 1000)
         if record.student_tokens:
-            self._student_tokens.inc(record.student_tokens)
+            counts[self._student_tokens] = counts.get(self._student_tokens, 0.0) + record.student_tokens
         if record.teacher_calls:
-            self._teacher_calls.inc(record.teacher_calls)
-            self._teacher_tokens.inc(record.teacher_tokens)
-            self._teacher_usd.inc(record.teacher_usd)
+            counts[self._teacher_calls] = counts.get(self._teacher_calls, 0.0) + record.teacher_calls
+            counts[self._teacher_tokens] = counts.get(self._teacher_tokens, 0.0) + record.teacher_tokens
+            counts[self._teacher_usd] = counts.get(self._teacher_usd, 0.0) + record.teacher_usd
         if record.disconnected:
             self._disconnects.inc()
 
@@ -150,6 +152,9 @@ class Metrics:
 
     def flush(self) -> None:
         """Tells the counters what was counted since the last time."""
+        counts, self._counts = self._counts, {}
+        for counter, count in counts.items():
+            counter.inc(count)
         for (version, role), sums in self._of_policy.items():
             for i, counter in enumerate(self._policy_sums):
                 if sums[i]:
