@@ -73,16 +73,29 @@ _verb(
     Trains the base model where it is asked to, then rounds of self-distillation through time, each dividing the steps.
     """,
 )
-_verb(
-    "advise",
+
+
+@distill.command("advise")
+@click.option("--config", "config_path", required=True, type=CONFIG, help="TOML, JSON or YAML; docs/distill.")
+@click.option("--usd-per-hour", type=click.FloatRange(min=0), help="Price of this machine, to say costs in dollars.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads on a CPU [torch's choice].")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def advise_command(config_path: Path, usd_per_hour: float | None, threads: int | None, as_json: bool) -> None:
     """Measure a pair on a sample and say which method speaks for it, before a GPU-day is spent.
 
-    Prints distances, what a run would roughly cost, and what the student saves per million tokens.
-    """,
-)
+    Distances, refused text, undecided places, hidden states; what a run roughly costs, and what the student saves.
+    """
+    _run("advise", config_path, False, threads, as_json, usd_per_hour)
 
 
-def _run(method: str, config_path: Path, dry_run: bool, threads: int | None, as_json: bool) -> None:
+def _run(
+    method: str,
+    config_path: Path,
+    dry_run: bool,
+    threads: int | None,
+    as_json: bool,
+    usd_per_hour: float | None = None,
+) -> None:
     from training.extras import ExtraMissing, require
 
     try:
@@ -114,6 +127,10 @@ def _run(method: str, config_path: Path, dry_run: bool, threads: int | None, as_
         sys.exit(1)
     if report is None:
         return
+    if usd_per_hour is not None:
+        from training.distill.advise import priced
+
+        report = priced(report, usd_per_hour)
     if as_json:
         click.echo(json.dumps(report, indent=2, default=str))
     elif method == "advise":
@@ -126,7 +143,7 @@ def _run(method: str, config_path: Path, dry_run: bool, threads: int | None, as_
 
 def _with_devices(method: str, config: DistillConfig) -> dict[str, Any] | None:
     """Runs it on the devices there are; None on all processes but the first."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator  # type: ignore[import-untyped]
 
     from training.distill.frame import Surroundings
 

@@ -21,6 +21,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 def load_model(name: str, dtype: str, role: str) -> Any:
     """A causal language model. Raises CannotDistill, with what transformers said."""
     _quiet()
+    check_directory(name, role)
     try:
         config = AutoConfig.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=_DTYPES[dtype])
@@ -31,7 +32,14 @@ def load_model(name: str, dtype: str, role: str) -> Any:
     return model
 
 
+def check_directory(name: str, role: str) -> None:
+    """Raises CannotDistill where a path leads nowhere, which transformers would take for a name on a hub."""
+    if name.startswith(("/", ".", "~")) and not (Path(name).expanduser() / "config.json").is_file():
+        raise CannotDistill(f"{role}.path: {name} is no directory with a config.json")
+
+
 def load_tokenizer(name: str, role: str) -> Any:
+    check_directory(name, role)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -99,7 +99,7 @@ class ThroughTimeLesson(Lesson):
 
 def sampling_steps(config: DiffusionConfig, rounds_done: int) -> int:
     """How many sampling steps the student of that round is made for."""
-    return max(1, config.from_steps // config.substeps**rounds_done)
+    return max(1, int(config.from_steps // config.substeps**rounds_done))
 
 
 def check(config: DiffusionConfig) -> None:

@@ -174,6 +174,9 @@ def test_vocabularies_that_differ_are_refused_and_longer_ones_shared() -> None:
 
 def test_the_head_is_checked_and_models_that_are_none_are_told(tmp_path: Path) -> None:
     check_head(llama(SIZE), "student")
+    with pytest.raises(CannotDistill, match=r"student\.path: .* is no directory with a config\.json"):
+        load_model(str(tmp_path), "float32", "student")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CannotDistill, match=r"student\.path: .* cannot be loaded"):
         load_model(str(tmp_path), "float32", "student")
     with pytest.raises(CannotDistill, match=r"teacher\.path: .* has no tokenizer"):
