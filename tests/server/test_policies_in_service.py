@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -271,6 +272,34 @@ async def test_a_policy_that_keeps_failing_is_set_aside_until_it_is_well_again(t
     assert sick["policies"]["fallback"] == "student"
     assert headers["x-tw-reason"] in DECIDED
     assert well["policies"]["serving"]["state"] == "ok"
+
+
+async def test_a_policy_that_hangs_in_its_process_is_replaced_in_time_and_comes_back(tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path / "state")
+    store.promote(store.add(constant(tmp_path, "always-student")), 0.0)
+    async with (
+        scripted_pair(STUDENT, {}) as pair,
+        running_gateway(
+            tmp_path / "state", pair.student.url, pair.teacher.url, budget=ALWAYS, stored=True,
+            fallback_policy="length", timeouts={"policy_s": 0.3},
+        ) as gateway,
+    ):  # fmt: skip
+        scorer = gateway.gateway.decider.serving.scorer
+        assert isinstance(scorer, ProcessScorer)
+        assert scorer.pid is not None
+        os.kill(scorer.pid, signal.SIGSTOP)
+        began = time.monotonic()
+        answers = await asyncio.gather(*(gateway.chat(QUESTION * 1000) for _ in range(20)))
+        took = time.monotonic() - began
+        sick = gateway.gateway.decider.serving.state
+        await eventually_asked(gateway, lambda: gateway.gateway.decider.healthy)
+        _, headers, _ = await gateway.chat(QUESTION)
+    assert {(status, each["x-tw-route"], each["x-tw-reason"]) for status, each, _ in answers} == {
+        (200, "teacher", "policy_failed")
+    }
+    assert took < 3.0
+    assert sick == "set aside"
+    assert headers["x-tw-reason"] == "policy_student"
 
 
 # Changes under load
