@@ -13,8 +13,6 @@ from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from policies.safe import SafeName
-
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -89,7 +87,10 @@ class Settings(BaseSettings):
     teacher: Upstream | None = Field(default_factory=lambda: Upstream(model=str(SHIPPED / "teacher")))
     budget: str = Field("At most 20% of requests.", description="The budget, in plain words.")
     policy: Path | None = Field(None, description="A policy artifact; the shipped one where absent.")
-    fallback_policy: SafeName = Field("student", description="What decides when the policy in service fails.")
+    # The names of `policies.safe`, which is not imported here because it needs numpy and most commands do not.
+    fallback_policy: Literal["student", "random", "length", "logprob"] = Field(
+        "student", description="What decides when the policy in service fails."
+    )
     timezone: str = Field("UTC", description="IANA zone of calendar windows whose sentence names none.")
     rates: Mapping[str, float] = Field(default_factory=dict, description="USD per unit of other currencies, by code.")
     aliases: tuple[str, ...] = Field((), description="More model names that mean `auto`.")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,9 +18,11 @@ from policies.artifact import Manifest, save_artifact
 from policies.baselines import Levels, Threshold
 from policies.observation import Observation
 from policies.policy import Scores
+from policies.safe import SafeName
 from server.in_service import InService
 from server.policy_store import PolicyStore
 from server.scoring.process import ProcessScorer
+from server.settings import Settings
 from tests.server.gateways import Running, ScriptedPolicy, running_gateway
 from tests.upstreams import answer, fault_upstream, scripted_pair
 
@@ -208,6 +210,10 @@ async def test_a_canary_that_is_set_aside_leaves_its_share_to_the_policy_that_se
 
 
 # Failures
+
+
+def test_every_safe_policy_can_be_set_and_no_other() -> None:
+    assert get_args(Settings.model_fields["fallback_policy"].annotation) == get_args(SafeName)
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), None])
