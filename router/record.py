@@ -58,7 +58,8 @@ class StepRecord:
     step: str
     action: str
     score: float | None
-    """log pi(teacher) - log pi(student), before pacing."""
+    """log pi(teacher) - log pi(student), before pacing; under a limit on money, where the policy expects bills, the
+    expected gain per USD."""
     shift: float
     """What pacing added to the score."""
     propensity: float

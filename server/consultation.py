@@ -4,7 +4,7 @@ It is begun with the policy in service, and stays with that one whatever is prom
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from policies.action import ACTIONS, Step
 from policies.observation import Observation
 from policies.policy import Scores
 from router.breaker import succeeded
-from router.pacing import Aim, decide, step
+from router.pacing import Aim, decide, step, worth
 from router.record import DecisionRecord, Reason, ShadowRecord, StepRecord
 from server.in_service import InService, Role
 
@@ -48,7 +48,8 @@ class Consultation:
         self._probing = probing
         """A policy set aside, which is tried on what this request shows."""
         self._shadow = None if decider.shadow is None else Shadowing(decider, decider.shadow)
-        self._scored: list[float] = []
+        self._scored: list[tuple[float, float | None]] = []
+        """With what the call was expected to cost, where the budget weighs calls."""
         self._held = True
         policy.held += 1
         self.policy = self.decided_by = policy
@@ -92,11 +93,14 @@ class Consultation:
         self, asked_at: Step, score: float, details: dict[str, float], aimed: Aim, reason: Reason | None = None
     ) -> Verdict:
         decider = self._decider
-        choice = decide(score, self.decided_by.pacer, aimed, draw=decider.draw(), explore=decider.explore)
+        score, weight = _weighed(score, details, aimed)
+        choice = decide(
+            score, self.decided_by.pacer, aimed, draw=decider.draw(), explore=decider.explore, weight=weight
+        )
         stay, call = ACTIONS[asked_at]
         if reason is None:
             reason = Reason.EXPLORED if choice.explored else _REASONS[asked_at, choice.teacher]
-        self._scored.append(score)
+        self._scored.append((score, weight))
         return Verdict(
             choice.teacher,
             reason,
@@ -135,7 +139,8 @@ class Consultation:
         """What the finished request shows of the policy's scores, and of the policy."""
         if self._scored:
             by = self.decided_by
-            by.pacer = step(by.pacer, max(self._scored), aimed, teacher=record.teacher_calls > 0)
+            score, weight = max(self._scored, key=_score)
+            by.pacer = step(by.pacer, score, aimed, teacher=record.teacher_calls > 0, weight=weight)
         self._decider.metrics.decided(record)
         self.release()
 
@@ -148,12 +153,13 @@ class Consultation:
 class Shadowing:
     """What a second policy would have decided about one request. Nothing here is waited for by an answer."""
 
-    __slots__ = ("_aimed", "_asked", "_decider", "_error", "_id", "_steps", "_would_call", "policy")
+    __slots__ = ("_aimed", "_asked", "_decider", "_error", "_id", "_scored", "_steps", "_would_call", "policy")
 
     def __init__(self, decider: "Decider", policy: InService) -> None:
         self._decider = decider
         self.policy = policy
         self._steps: list[StepRecord] = []
+        self._scored: list[tuple[float, float | None]] = []
         self._asked = 0
         """Answers under way."""
         self._would_call = False
@@ -185,7 +191,9 @@ class Shadowing:
             self._error = f"{type(error).__name__}: {error}"[:200]
         else:
             policy.breaker = succeeded(policy.breaker)
-            choice = decide(score, policy.pacer, aimed, draw=decider.draw(), explore=0.0)
+            score, weight = _weighed(score, scores.details, aimed)
+            self._scored.append((score, weight))
+            choice = decide(score, policy.pacer, aimed, draw=decider.draw(), explore=0.0, weight=weight)
             stay, call = ACTIONS[asked_at]
             action = call if choice.teacher else stay
             self._would_call = self._would_call or choice.teacher
@@ -215,10 +223,25 @@ class Shadowing:
         if self._would_call and self._steps[0].action == ACTIONS[Step.ROUTE][1]:
             del self._steps[1:]
         if self._steps and self._aimed is not None:
-            highest = max(each.score for each in self._steps if each.score is not None)
-            policy.pacer = step(policy.pacer, highest, self._aimed, teacher=self._would_call)
+            score, weight = max(self._scored, key=_score)
+            policy.pacer = step(policy.pacer, score, self._aimed, teacher=self._would_call, weight=weight)
             self._decider.metrics.shadowed(policy.version, self._steps[-1], calls_teacher=self._would_call)
         return ShadowRecord(policy.name, policy.version, tuple(self._steps), self._error)
+
+
+def _weighed(score: float, details: Mapping[str, float], aimed: Aim) -> tuple[float, float | None]:
+    """Under a limit on money or tokens: what the teacher is expected to gain per unit, and the units it is expected to
+    take. Without one, or without a policy that expects bills, the score as it is."""
+    if aimed.weighed is None:
+        return score, None
+    gain, cost = details.get("expected_gain"), details.get(f"expected_teacher_{aimed.weighed.by}")
+    if gain is None or not cost or not (math.isfinite(gain) and math.isfinite(cost)):
+        return score, None
+    return worth(gain, cost), cost
+
+
+def _score(scored: tuple[float, float | None]) -> float:
+    return scored[0]
 
 
 def finite(scores: Scores) -> float:

@@ -17,7 +17,7 @@ from zlib import crc32
 from policies.observation import Observation
 from policies.safe import SAFE, SafeName
 from router.breaker import failed, may_probe, probed
-from router.budget import Budget, Limit
+from router.budget import Budget, Limit, Measure
 from router.ledger import Balance, Subject
 from router.pacing import FREE, Aim, Traffic, aim
 from router.record import DecisionRecord, ShadowRecord
@@ -57,6 +57,7 @@ class Decider:
         self.draw = draw
         self._now = now
         self._traffic = Traffic()
+        self._tokens_held = self._usd_held = 0.0
         self._last_at: float | None = None
         self._limits: tuple[Limit, ...] = ()
         self._balances: OrderedDict[tuple[Limit, str], Balance | None] = OrderedDict()
@@ -94,7 +95,11 @@ class Decider:
         shadow: InService | None = None,
     ) -> None:
         """From the next request on. Requests that began with another policy stay with it."""
+        known = {self.serving, self.canary, self.shadow}
         self.serving, self.canary, self.canary_share, self.shadow = serving, canary, canary_share, shadow
+        for each in {serving, canary, shadow} - known:
+            if each is not None:
+                each.begin_pacing(self._weighed_by)
         # Another canary gets other conversations: nobody is the one who always tries what is new.
         self._canary_salt = 0 if canary is None else crc32(canary.version.encode())
 
@@ -165,6 +170,14 @@ class Decider:
         self._limits = budget.limits
         self._balances.clear()
         self._open = FREE
+        for each in (self.serving, self.canary, self.shadow, self.fallback):
+            if each is not None:
+                each.begin_pacing(self._weighed_by)
+
+    @property
+    def _weighed_by(self) -> Measure | None:
+        """What the budget weighs calls by, where it does not only count them."""
+        return next((limit.measure for limit in self._limits if limit.measure in ("usd", "tokens")), None)
 
     def note_balances(self, subject: Subject, balances: tuple[Balance, ...]) -> None:
         """What the ledger said last, by limit and by whom the limit is about; None for a limit not in force now."""
@@ -180,18 +193,22 @@ class Decider:
         and then ask for too much at once."""
         self._note(subject, requests=1, calls=0)
 
-    def note_wish(self, subject: Subject) -> None:
-        """A teacher call that is being asked for: a decision made before the ledger's answer reckons with it."""
-        self._note(subject, requests=0, calls=1)
+    def note_wish(self, subject: Subject, *, tokens: int, usd: float) -> None:
+        """A teacher call that is being asked for, with what it reserves: a decision made before the ledger's answer
+        reckons with it."""
+        self._tokens_held = _average(self._tokens_held, tokens)
+        self._usd_held = _average(self._usd_held, usd)
+        self._note(subject, requests=0, calls=1, tokens=tokens, usd=usd)
 
-    def _note(self, subject: Subject, *, requests: int, calls: int) -> None:
+    def _note(self, subject: Subject, *, requests: int, calls: int, tokens: int = 0, usd: float = 0.0) -> None:
+        spent = {"share": calls, "calls": calls, "concurrent": calls, "tokens": tokens, "usd": usd}
         for limit in self._limits:
             whose = (limit, _whose(limit, subject))
             balance = self._balances.get(whose, _at_first(limit))
             if balance is not None:
                 self._balances[whose] = Balance(
                     limit,
-                    balance.spent + (calls if limit.measure in ("share", "calls", "concurrent") else 0),
+                    balance.spent + spent.get(limit.measure, 0),
                     balance.allowed + requests * _per_request(limit),
                     balance.requests + requests,
                     balance.calls + calls,
@@ -228,7 +245,7 @@ class Decider:
             tokens = _average(tokens, record.teacher_tokens / record.teacher_calls)
             usd = _average(usd, record.teacher_usd / record.teacher_calls)
             seconds = _average(seconds, record.latency_ms / 1000)
-        self._traffic = Traffic(rate, tokens, usd, seconds)
+        self._traffic = Traffic(rate, tokens, usd, seconds, self._tokens_held, self._usd_held)
 
 
 def _whose(limit: Limit, subject: Subject) -> str:

@@ -237,7 +237,8 @@ class Gateway:
         self.log.append(record)
         self.metrics.finished(record)
         self.decider.learn(record)
-        self.alarms.request(record)
+        if not self.counts_tokens:  # under limits on tokens or money no share of requests is asked for
+            self.alarms.request(record)
         if record.conversation and record.status == 200:
             self._last_routes[record.conversation] = record.route
             self._last_routes.move_to_end(record.conversation)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from policies.action import Step
 from router.breaker import SOUND, Breaker
-from router.pacing import Pacer
+from router.budget import Measure
+from router.pacing import Pacer, started, worth
 from server.scoring.scorer import Scorer
 
 Role = Literal["serving", "canary", "fallback", "shadow"]
@@ -40,6 +41,12 @@ class InService:
         self.held = 0
         """Requests that began with it and may still ask it."""
         self._free: asyncio.Event | None = None
+
+    def begin_pacing(self, measure: Measure | None) -> None:
+        """Forgets its scores: under another budget they would be others. `measure` is what the budget weighs calls by;
+        by USD, scores are another kind of number, and typical ones stand in until the first have been seen."""
+        typical = self.scorer.typical if measure == "usd" else ()
+        self.pacer = started(tuple((worth(gain, usd), usd) for gain, usd in typical)) if typical else Pacer()
 
     @property
     def state(self) -> str:

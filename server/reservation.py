@@ -35,7 +35,10 @@ class Reservation:
 
     async def admit(self) -> bool:
         """Asks for one teacher call, waiting for room where the budget says so. Raises LedgerUnavailable."""
-        self._gateway.decider.note_wish(self._about.subject)
+        most = self.most()
+        self._gateway.decider.note_wish(
+            self._about.subject, tokens=most.prompt_tokens + most.completion_tokens, usd=usd(self._teacher, most)
+        )
         try:
             admission = await self._ask()
             if not admission.granted and admission.budget.when_exhausted == "queue":

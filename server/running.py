@@ -71,7 +71,8 @@ def _show(console: Console, settings: Settings, parsed: Parsed) -> None:
 def _listen(settings: Settings) -> socket.socket:
     """Takes the port before anything slow is started."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family)
+    # asyncio sends without delay only where the socket names its protocol (uvloop always does).
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))

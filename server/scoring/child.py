@@ -20,6 +20,7 @@ from policies.artifact import ArtifactError, load_policy  # noqa: E402
 from policies.observation import Observation  # noqa: E402
 from policies.policy import BatchPolicy, Policy, Scores  # noqa: E402
 from server.lifetime import die_with_parent  # noqa: E402
+from server.scoring.scorer import typical_of  # noqa: E402
 from server.scoring.wire import Frames, frame, observation_of, outcome_row  # noqa: E402
 
 
@@ -42,7 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line.sendall(frame({"error": str(error)}))
             return 1
         line.sendall(
-            frame({"name": policy.name, "version": policy.version, "steps": [step.value for step in policy.steps]})
+            frame(
+                {
+                    "name": policy.name,
+                    "version": policy.version,
+                    "steps": [step.value for step in policy.steps],
+                    "typical": typical_of(policy),
+                }
+            )
         )
         # What was loaded stays for good, so the garbage collector need not look at it again and again.
         gc.collect()

@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 from policies.action import Step
 from policies.observation import Observation
 from policies.policy import Scores
-from server.scoring.scorer import ScoringFailed
+from server.scoring.scorer import ScoringFailed, Typical
 from server.scoring.wire import Frames, batch_frame
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class ProcessScorer:
         self._failures = 0
         self.name = self.version = ""
         self.steps: tuple[Step, ...] = ()
+        self.typical: Typical = ()
 
     @classmethod
     async def start(cls, artifact: Path, *, deadline_s: float, niceness: int = 0) -> Self:
@@ -98,6 +99,7 @@ class ProcessScorer:
             raise ScoringFailed(said["error"])
         self.name, self.version = said["name"], said["version"]
         self.steps = tuple(Step(step) for step in said["steps"])
+        self.typical = tuple((gain, usd) for gain, usd in said["typical"])
         self._line = line
 
     async def _stop(self) -> None:

@@ -6,6 +6,13 @@ from policies.action import Step
 from policies.observation import Observation
 from policies.policy import Policy, Scores
 
+Typical = tuple[tuple[float, float], ...]
+
+
+def typical_of(policy: Policy) -> Typical:
+    found = getattr(policy, "typical", None)
+    return () if found is None else tuple((float(gain), float(usd)) for gain, usd in found)
+
 
 class Scorer(Protocol):
     @property
@@ -16,6 +23,11 @@ class Scorer(Protocol):
 
     @property
     def steps(self) -> tuple[Step, ...]: ...
+
+    @property
+    def typical(self) -> Typical:
+        """Expected gain and expected USD of some requests; empty where the policy knows no bills."""
+        ...
 
     async def score(self, observation: Observation) -> Scores:
         """Raises ScoringFailed, or whatever a policy in this process raises."""
@@ -36,6 +48,7 @@ class InlineScorer:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.name, self.version, self.steps = policy.name, policy.version, policy.steps
+        self.typical = typical_of(policy)
 
     async def score(self, observation: Observation) -> Scores:
         return self.policy.score(observation)

@@ -2,7 +2,7 @@
 
 worker  -> child   [[observation, ...]]            one frame, one batch
 child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] where the policy raised
-child   -> worker  {"name", "version", "steps"} or {"error"}: the first frame, once
+child   -> worker  {"name", "version", "steps", "typical"} or {"error"}: the first frame, once
 """
 
 import math

@@ -103,7 +103,8 @@ async def running_gateway(
     await ledger.close()
     admin = Keys(state_dir / "keys.json", open_on_loopback=True).new("admin", admin=True)
     app = create_app(given, None if stored else policy or ScriptedPolicy(), registry=CollectorRegistry())
-    listening = socket.socket()
+    # With the protocol named, asyncio sends without delay (it looks at it); else each answer would wait for 40 ms.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, http="httptools", log_level="warning", access_log=False, timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
