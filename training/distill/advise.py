@@ -120,10 +120,12 @@ def distances(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) ->
     return {"tokens": count, **{name: value / max(1, count) for name, value in sums.items()}}
 
 
-def own_text(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) -> dict[str, float] | None:
+def own_text(
+    config: DistillConfig, data: Data, pair: Pair, rows: list[Row], texts: int = OWN_TEXTS
+) -> dict[str, float] | None:
     """Reverse KL on text that the student wrote, and how much of it the teacher refuses. None without prompts."""
     warmup = config.warmup or WarmupConfig()
-    prompted = [row for row in rows if row.answer_from > 1 and len(row.prompt) < config.data.context][:OWN_TEXTS]
+    prompted = [row for row in rows if row.answer_from > 1 and len(row.prompt) < config.data.context][:texts]
     if not prompted:
         return None
     device = next(pair.student.parameters()).device
@@ -133,7 +135,7 @@ def own_text(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) -> 
     answers = written(
         pair.student, [row.prompt for row in prompted], temperature=1.0, generator=generator, **common  # type: ignore[arg-type]
     )  # fmt: skip
-    texts = corrected(
+    checked = corrected(
         pair.student, pair.teacher, [row.prompt for row in prompted], warmup, generator=generator, **common  # type: ignore[arg-type]
     )  # fmt: skip
     own = [
@@ -142,13 +144,13 @@ def own_text(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) -> 
         if answer
     ]
     found = distances(config, data, pair, own)
-    judged = sum(text.judged for text in texts)
+    judged = sum(text.judged for text in checked)
     return {
         "texts": len(own),
         "reverse_kl": found["reverse_kl"],
         "kl": found["kl"],
-        "refused_share": sum(text.corrections for text in texts) / max(1, judged),
-        "texts_corrected": sum(text.first is not None for text in texts) / len(texts),
+        "refused_share": sum(text.corrections for text in checked) / max(1, judged),
+        "texts_corrected": sum(text.first is not None for text in checked) / len(checked),
         "top_k": warmup.top_k,
     }
 

@@ -1,0 +1,1 @@
+"""What each distillation buys, against its own ablations: `python -m benchmarks.distill --method M`."""

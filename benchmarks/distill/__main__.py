@@ -1,0 +1,68 @@
+"""What each distillation buys: `python -m benchmarks.distill --method M [--quick] [--seeds N]`.
+
+    warmup, ranking, features   Multi30k, against their own ablations
+    through-time                tinyshakespeare and sums
+    memory                      peak memory of the loss at a vocabulary of 150,000
+    summary                     one table over all methods on Multi30k
+
+Runs in the background: every arm writes its JSON when it is done, an arm that has one is not run again, and one that
+was interrupted goes on from its checkpoint. Needs Multi30k and tinyshakespeare under --data/text (nothing is
+downloaded), and sacrebleu for BLEU and chrF.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.distill import diffusion, memory, tables, translation
+from benchmarks.distill.sizes import FULL, QUICK
+from training.distill.report import versions, write_json
+
+METHODS = ("warmup", "ranking", "features", "through-time", "memory", "summary")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=METHODS, required=True)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; proves nothing")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arm", help="only this arm, and kd")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/distill"))
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    sizes = QUICK if arguments.quick else FULL
+    seeds = 1 if arguments.quick else arguments.seeds
+    work = arguments.out / ("quick" if arguments.quick else "full")
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+    if arguments.method == "memory":
+        results, columns = memory.run(arguments.quick), dict(memory.COLUMNS)
+    elif arguments.method == "through-time":
+        results, columns = diffusion.run(arguments.data, work / "diffusion", sizes, seeds, say), dict(diffusion.COLUMNS)
+    else:
+        results = translation.run(
+            arguments.method, arguments.data, work / "translation", sizes, seeds, arguments.arm, say
+        )
+        columns = {**translation.COLUMNS[arguments.method], **translation.ALL}
+    text = tables.table(results, columns)
+    print(text)
+    write_json(
+        work / f"{arguments.method}.json",
+        {
+            "method": arguments.method, "quick": arguments.quick, "seeds": seeds, "versions": versions(),
+            "threads": arguments.threads, "seconds": time.monotonic() - began, "results": results,
+        },
+    )  # fmt: skip
+    (work / f"{arguments.method}.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What is measured on a finished student: distances, order, translations, hidden states, the cost of serving."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from training.distill.batches import collate
+from training.distill.config import DistillConfig
+from training.distill.examples import Row, read_rows
+from training.distill.kd import DistillationLesson
+from training.distill.losses.features import centred_cosine, linear_cka
+from training.distill.models import load_model, load_tokenizer, states
+from training.distill.writing import written
+
+
+def rows_of(file: Path, config: DistillConfig, tokenizer: Any, limit: int) -> list[Row]:
+    return read_rows([file], config.data, tokenizer)[0][:limit]
+
+
+def distances(
+    student: Any, teacher: Any, rows: Sequence[Row], config: DistillConfig, vocabulary: int
+) -> dict[str, float]:
+    """Everything that validation reports, per token, over `rows`."""
+    plain = config.model_copy(update={"features": None, "ranking": None, "warmup": None})
+    lesson = DistillationLesson(student, plain, vocabulary=vocabulary, pad_id=0, eos=1, teacher=teacher).eval()
+    sums: dict[str, float] = {}
+    with torch.no_grad():
+        for start in range(0, len(rows), 64):
+            batch = collate([(row,) for row in rows[start : start + 64]], 0)
+            for name, value in lesson(batch, 0, measure=True).items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+    weight = sums.pop("weight")
+    return {name: value / weight for name, value in sums.items()}
+
+
+def translations(model: Any, rows: Sequence[Row], tokenizer: Any, vocabulary: int) -> tuple[list[str], float]:
+    """Greedy translations and tokens per second."""
+    found: list[str] = []
+    tokens = 0
+    began = time.perf_counter()
+    for start in range(0, len(rows), 50):
+        some = rows[start : start + 50]
+        answers = written(
+            model, [row.prompt for row in some], limits=[60] * len(some), eos=1, pad_id=0, vocabulary=vocabulary,
+            temperature=0.0, generator=torch.Generator(),
+        )  # fmt: skip
+        found += [tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
+        tokens += sum(map(len, answers))
+    return found, tokens / (time.perf_counter() - began)
+
+
+def bleu_and_chrf(found: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
+    """None of both where sacrebleu is not installed (pip install sacrebleu)."""
+    try:
+        import sacrebleu  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return {"bleu": None, "chrf": None}
+    return {
+        "bleu": sacrebleu.corpus_bleu(list(found), [list(references)]).score,
+        "chrf": sacrebleu.corpus_chrf(list(found), [list(references)]).score,
+    }
+
+
+def translation_quality(directory: Path, test: Path, limit: int) -> dict[str, Any]:
+    model, tokenizer = (
+        load_model(str(directory), "float32", "student").eval(),
+        load_tokenizer(str(directory), "student"),
+    )
+    records = [json.loads(line) for line in test.read_text().splitlines()][:limit]
+    prompts = [tokenizer(record["prompt"])["input_ids"] for record in records]
+    rows = [Row(tuple(prompt), len(prompt), number) for number, prompt in enumerate(prompts)]
+    found, rate = translations(model, rows, tokenizer, len(tokenizer))
+    return {
+        **bleu_and_chrf(found, [record["answer"].strip() for record in records]),
+        "tokens_per_second": rate,
+        "weights_mb": sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
+    }
+
+
+def hidden_likeness(
+    student: Any, teacher: Any, checkpoint: Path, train: Sequence[Row], held: Sequence[Row]
+) -> dict[str, float]:
+    """How alike the last states are on held-out text, with the projection that was learned (where one was), and with
+    the best linear one, fitted on training rows, which every arm can have."""
+    own = load_file(checkpoint).get("features.projections.0.weight")
+
+    def last(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+        kept: dict[str, list[torch.Tensor]] = {"s": [], "t": []}
+        with torch.no_grad():
+            for start in range(0, len(rows), 64):
+                batch = collate([(row,) for row in rows[start : start + 64]], 0)
+                for key, model in (("s", student), ("t", teacher)):
+                    number = model.config.num_hidden_layers
+                    found = states(model, batch, (number,)).layers[number]
+                    kept[key].append(found[:, :-1][batch.predicting()].float())
+        return torch.cat(kept["s"]), torch.cat(kept["t"])
+
+    s_train, t_train = last(train)
+    s, t = last(held)
+    fitted = torch.linalg.lstsq(s_train, t_train).solution
+    found = {"cka": float(linear_cka(s, t)), "fitted_centred_cosine": float(centred_cosine(s @ fitted, t))}
+    if own is not None:
+        projected = s @ own
+        found |= {
+            "centred_cosine": float(centred_cosine(projected, t)),
+            "cosine": float(torch.nn.functional.cosine_similarity(projected, t, dim=-1).mean()),
+            "norm_ratio": float(projected.norm(dim=-1).mean() / t.norm(dim=-1).mean()),
+        }
+    return found
+
+
+def steps_to(curve: Sequence[dict[str, float]], goal: float) -> int | None:
+    """The first step at which validation KL was at most `goal`; None where it never was."""
+    return next((int(row["step"]) for row in curve if row.get("val_kl", float("inf")) <= goal), None)

@@ -1,0 +1,41 @@
+"""Results of arms as Markdown: mean over seeds, each seed, and a 95% interval of the mean where there are three."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+# Two-sided 95% of Student's t for n - 1 degrees of freedom.
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    count = len(values)
+    if count < 2 or count not in T95:
+        return None
+    half = T95[count] * stdev(values) / math.sqrt(count)
+    return fmean(values) - half, fmean(values) + half
+
+
+def cell(values: Sequence[float | None], digits: int) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    found = interval(known)
+    return f"{fmean(known):.{digits}f}" + ("" if found is None else f" [{found[0]:.{digits}f}, {found[1]:.{digits}f}]")
+
+
+def table(results: Mapping[str, Sequence[Mapping[str, Any]]], columns: Mapping[str, tuple[str, int]]) -> str:
+    """arm -> results of its seeds; column title -> (dotted path in a result, digits)."""
+    lines = [f"| arm | seeds | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
+    for arm, found in results.items():
+        cells = [cell([at(result, path) for result in found], digits) for path, digits in columns.values()]
+        lines.append(f"| {arm} | {len(found)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def at(result: Mapping[str, Any], path: str) -> float | None:
+    value: Any = result
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return None if value is None else float(value)

@@ -1,0 +1,247 @@
+"""Warm-up, ranking and features on Multi30k, each against its own ablations: same start, same teacher, same steps.
+
+Every arm of a seed begins with the same student, trained plainly on the data. Results lie in arm/seed-N/result.json; an
+arm that has one is not run again, and one that was interrupted goes on.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.distill.material import CONTEXT, bf16, trained, translation_pair
+from benchmarks.distill.measuring import distances, hidden_likeness, rows_of, steps_to, translation_quality
+from benchmarks.distill.sizes import Sizes
+from benchmarks.distill.surroundings import surroundings
+from training.distill.advise import own_text
+from training.distill.checkpoint import latest
+from training.distill.config import DistillConfig
+from training.distill.models import load_model, load_tokenizer
+from training.distill.pair import Pair, read_data
+from training.distill.report import write_json
+from training.distill.run import distil
+
+Arms = dict[str, dict[str, Any]]
+RANKING = {"k": 10, "weight": 2.0}
+FEATURES = {"kind": "nd", "weight": 1.0, "projection": "linear"}
+
+# The first three of each are run with every seed, the others with the first only.
+METHODS: dict[str, Arms] = {
+    "ranking": {
+        "kd": {},
+        "kd+rank": {"ranking": RANKING},
+        "kd+shuffled rank": {"ranking": {**RANKING, "shuffled": True}},
+        "kd+rank, dynamic": {"ranking": {**RANKING, "dynamic": True}},
+        "kd+rank by confidence": {"ranking": {**RANKING, "confidence": True}},
+    },
+    "features": {
+        "kd": {},
+        "kd+nd": {"features": FEATURES},
+        "kd+nd, shuffled": {"features": {**FEATURES, "shuffled": True}},
+        "kd+cos": {"features": {**FEATURES, "kind": "cos"}},
+        "kd+mse": {"features": {**FEATURES, "kind": "mse"}},
+        "kd+cos-norm": {"features": {**FEATURES, "kind": "cos-norm"}},
+        "kd+nd, frozen orthogonal": {"features": {**FEATURES, "projection": "orthogonal"}},
+    },
+    "warmup": {
+        "kd": {},
+        "dpo+sft, kd": {"warmup": {}},
+        "kd, extra steps": {"extra": True},
+        "sft, kd": {"warmup": {"preference": 0.0, "imitation": 1.0}},
+        "dpo, kd": {"warmup": {"preference": 1.0, "imitation": 0.0}},
+    },
+    "summary": {
+        "kd": {},
+        "kd+rank": {"ranking": RANKING},
+        "kd+nd": {"features": FEATURES},
+        "dpo+sft, kd": {"warmup": {}},
+        "dpo+sft, kd+rank+nd": {"warmup": {}, "ranking": RANKING, "features": FEATURES},
+        "reverse kd": {"loss": {"kind": "reverse"}},
+    },
+}
+COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
+    "ranking": {
+        "CR@5 held out": ("held.cr5", 4), "CR@5 train": ("train.cr5", 4), "MOR@10 held out": ("held.mor10", 4),
+        "MOR@10 train": ("train.mor10", 4), "NLL": ("held.nll", 4), "KL": ("held.kl", 4),
+    },
+    "features": {
+        "centred cosine": ("hidden.centred_cosine", 3), "norm ratio": ("hidden.norm_ratio", 3),
+        "CKA": ("hidden.cka", 3),
+        "fitted cosine": ("hidden.fitted_centred_cosine", 3), "KL": ("held.kl", 4), "KL halfway": ("kl_halfway", 4),
+    },
+    "warmup": {
+        "reverse KL on own text, start": ("start.reverse_kl", 4), "refused at start": ("start.refused_share", 4),
+        "steps to the KL of kd": ("steps_to_kd", 0), "KL": ("held.kl", 4),
+        "chosen gain": ("warmup_last.chosen_gain", 2), "rejected gain": ("warmup_last.rejected_gain", 2),
+    },
+    "summary": {"KL": ("held.kl", 4), "CR@5": ("held.cr5", 4), "MOR@10": ("held.mor10", 4)},
+}  # fmt: skip
+ALL = {
+    "BLEU": ("test.bleu", 1), "chrF": ("test.chrf", 1), "steps": ("steps", 0), "tokens": ("tokens", 0),
+    "seconds": ("seconds", 0),
+}  # fmt: skip
+
+
+def run(
+    method: str, data: Path, work: Path, sizes: Sizes, seeds: int, only: str | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """All arms of a method; returns arm -> results of its seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, (arm, changes) in enumerate(METHODS[method].items()):
+        if only is not None and arm not in (only, "kd"):
+            continue
+        count = seeds if number < 3 or method == "summary" else 1
+        for seed in range(count):
+            say(f"{method}: {arm}, seed {seed}")
+            found.setdefault(arm, []).append(one_arm(arm, changes, data, work, sizes, seed))
+    for results in found.values():
+        for seed, result in enumerate(results):
+            baseline = found["kd"][seed]
+            result["steps_to_kd"] = steps_to(result["curve"], baseline["curve"][-1]["val_kl"])
+    if method == "summary":
+        found |= ends(data, work, sizes, seeds, say)
+    return found
+
+
+def configuration(changes: dict[str, Any], pair: dict[str, Any], out: Path, sizes: Sizes, seed: int) -> DistillConfig:
+    sections = {name: value for name, value in changes.items() if name != "extra"}
+    if "warmup" in sections:
+        sections["warmup"] = {"prompts": sizes.warm_prompts, "max_new_tokens": 48, **sections["warmup"]}
+    files = pair["files"]
+    return DistillConfig.model_validate(
+        {
+            "out": str(out),
+            "seed": seed,
+            "student": {"path": str(pair["student"])},
+            "teacher": {"path": str(pair["teacher"])},
+            "data": {
+                "train": [str(files["train"])], "validation": [str(files["val"])], "context": CONTEXT,
+                "validation_rows": 512,
+            },
+            "training": {
+                "epochs": sizes.distil_epochs, "rows": sizes.rows, "learning_rate": sizes.student_rate / 2,
+                "warmup": 0.05, "bf16": bf16(), "evaluate_every": sizes.evaluate_every, "tokens_at_once": 4096,
+            },
+            **sections,
+        }
+    )  # fmt: skip
+
+
+def one_arm(arm: str, changes: dict[str, Any], data: Path, work: Path, sizes: Sizes, seed: int) -> dict[str, Any]:
+    # By what it does, not by the method that asked for it: two methods share the arm `kd`.
+    out = work / "arms" / arm.replace(" ", "-").replace(",", "").replace("+", "-") / f"seed-{seed}"
+    file = out / "result.json"
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+    pair = translation_pair(data, work, sizes, seed)
+    config = configuration(changes, pair, out, sizes, seed)
+    if changes.get("extra"):
+        config = config.model_copy(update={"training": _with_extra_steps(config, data, work, sizes, seed)})
+    method = "warmup" if config.warmup else "kd"
+    report = distil(config, method, surroundings(f"{arm} {seed}"), lambda _name: None)
+    curve = [row for row in report["stages"]["kd"]["curves"] if "val_kl" in row]
+    result = {
+        "arm": arm,
+        "seed": seed,
+        "steps": sum(stage["steps"] for stage in report["stages"].values()),
+        "tokens": sum(stage["tokens"] for stage in report["stages"].values()),
+        "seconds": sum(stage["seconds"] for stage in report["stages"].values())
+        + report.get("warmup", {}).get("writing_seconds", 0.0),
+        "stages": {n: {k: s[k] for k in ("steps", "tokens", "seconds")} for n, s in report["stages"].items()},
+        "curve": curve,
+        "kl_halfway": curve[len(curve) // 2]["val_kl"],
+        "warmup": report.get("warmup"),
+        "warmup_last": (report["stages"].get("warm-up", {}).get("curves") or [None])[-1],
+        "collapse": report.get("collapse"),
+        **measured(config, pair, out, sizes),
+        "reports": pair["reports"],
+    }
+    write_json(file, result)
+    return result
+
+
+def _with_extra_steps(config: DistillConfig, data: Path, work: Path, sizes: Sizes, seed: int) -> Any:
+    """As many steps more as the warm-up of this seed took in time, writing included, so that both cost the same."""
+    warmed = one_arm("dpo+sft, kd", METHODS["warmup"]["dpo+sft, kd"], data, work, sizes, seed)
+    stage = warmed["stages"]["kd"]
+    extra = math.ceil((warmed["seconds"] - stage["seconds"]) / (stage["seconds"] / stage["steps"]))
+    return config.training.model_copy(update={"epochs": None, "steps": stage["steps"] + extra})
+
+
+def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Sizes) -> dict[str, Any]:
+    tokenizer = load_tokenizer(str(pair["student"]), "student")
+    teacher = load_model(str(pair["teacher"]), "float32", "teacher").eval()
+    student = load_model(str(out / "student"), "float32", "student").eval()
+    held = rows_of(pair["files"]["val"], config, tokenizer, 1_000)
+    train = rows_of(pair["files"]["train"], config, tokenizer, 1_000)
+    checkpoint = latest(out / "kd" / "checkpoints")
+    assert checkpoint is not None
+    return {
+        "held": distances(student, teacher, held, config, len(tokenizer)),
+        "train": distances(student, teacher, train, config, len(tokenizer)),
+        "hidden": hidden_likeness(student, teacher, checkpoint / "lesson.safetensors", train, held),
+        "test": translation_quality(out / "student", pair["files"]["test"], sizes.test_rows),
+        "start": _at_step_0(config, pair, out, teacher, sizes),
+    }
+
+
+def _at_step_0(
+    config: DistillConfig, pair: dict[str, Any], out: Path, teacher: Any, sizes: Sizes
+) -> dict[str, float] | None:
+    """On the student's own text, when distillation begins: after warm-up where there was one."""
+    from safetensors.torch import load_file
+
+    student = load_model(str(pair["student"]), "float32", "student").eval()
+    warmed = latest(out / "warm-up" / "checkpoints")
+    if warmed is not None:
+        weights = load_file(warmed / "lesson.safetensors")
+        student.load_state_dict({name.removeprefix("student."): value for name, value in weights.items()}, strict=False)
+    asked = config.model_copy(update={"warmup": config.warmup or _default_warmup(sizes)})
+    data = read_data(asked)
+    both = Pair(student, teacher, len(data.tokenizer), None, None)
+    torch.manual_seed(0)
+    found: dict[str, float] | None = own_text(asked, data, both, data.validation_rows, texts=256)
+    return found
+
+
+def _default_warmup(sizes: Sizes) -> Any:
+    from training.distill.config import WarmupConfig
+
+    return WarmupConfig(prompts=sizes.warm_prompts, max_new_tokens=48)
+
+
+def ends(
+    data: Path, work: Path, sizes: Sizes, seeds: int, say: Callable[[str], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """Student alone (trained on plainly for as long as the others are distilled), and the teacher."""
+    found: dict[str, list[dict[str, Any]]] = {"student alone": [], "teacher": []}
+    for seed in range(seeds):
+        say(f"summary: student alone, seed {seed}")
+        pair = translation_pair(data, work, sizes, seed)
+        alone, report = trained(
+            f"alone-{seed}", sizes.student, pair["files"], pair["tokenizer"], work, epochs=sizes.distil_epochs,
+            rows=sizes.rows, rate=sizes.student_rate / 2, seed=seed, start=pair["student"],
+            evaluate_every=sizes.evaluate_every,
+        )  # fmt: skip
+        config = configuration({}, pair, work / "unused", sizes, seed)
+        for name, directory, told in (
+            ("student alone", alone, report),
+            ("teacher", pair["teacher"], pair["reports"]["teacher"]),
+        ):
+            if name == "teacher" and seed:
+                continue
+            teacher = load_model(str(pair["teacher"]), "float32", "teacher").eval()
+            student = load_model(str(directory), "float32", "student").eval()
+            held = rows_of(pair["files"]["val"], config, pair["tokenizer"], 1_000)
+            found[name].append(
+                {
+                    **{key: told[key] for key in ("steps", "tokens", "seconds")},
+                    "held": distances(student, teacher, held, config, len(pair["tokenizer"])),
+                    "test": translation_quality(directory, pair["files"]["test"], sizes.test_rows),
+                }
+            )
+    return found
