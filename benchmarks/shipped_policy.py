@@ -12,6 +12,7 @@ the table in --work.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,8 +68,11 @@ def main() -> int:
     try:
         write_prompts(prompts, arguments.questions)
         collect(arguments.work, prompts, outcomes)
-        training = tw("train", "policy", "--outcomes", str(outcomes), "--out", str(arguments.out))
+        # A policy is named after the directory it is trained into.
+        trained = arguments.work / "shipped-pair"
+        training = tw("train", "policy", "--outcomes", str(outcomes), "--out", str(trained))
         run([*training, "--signals", "draft", "--seed", "0"])
+        shutil.copytree(trained, arguments.out, dirs_exist_ok=True)
     except StartFailed as error:
         Console(stderr=True).print(f"[red]{error}[/red]")
         return 1
