@@ -37,6 +37,7 @@ from benchmarks.adherence_usd import (
     realised,
     shuffled,
 )
+from benchmarks.tables import tables_in
 from policies.artifact import load_policy
 from policies.outcomes import Outcome, read_outcomes
 from policies.policy import Policy
@@ -278,12 +279,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
     arguments = parser.parse_args()
     tables = [BILLED] if arguments.quick else list(CELLS)
-    missing = [name for name in tables if not (arguments.data / f"{name}.parquet").is_file()]
+    data = tables_in(arguments.data)
+    missing = [name for name in tables if not (data / f"{name}.parquet").is_file()]
     if missing:
-        parser.error(f"--data: {arguments.data} has no {', '.join(f'{name}.parquet' for name in missing)}")
+        parser.error(f"--data: {data} has no {', '.join(f'{name}.parquet' for name in missing)}")
     seeds = max(2, arguments.seeds)  # an interval needs two
-    share_rows = shares(arguments.data, tables, seeds, arguments.policies)
-    usd_rows, known = usd(arguments.data, arguments.policies, 4 if arguments.quick else USD_ORDERS)
+    share_rows = shares(data, tables, seeds, arguments.policies)
+    usd_rows, known = usd(data, arguments.policies, 4 if arguments.quick else USD_ORDERS)
     show(share_rows, usd_rows, known)
     faults = [fault for row in share_rows for fault in share_faults(row)]
     faults += [fault for row in usd_rows for fault in usd_faults(row)]

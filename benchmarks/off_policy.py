@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from benchmarks.tables import tables_in
 from policies.outcomes import read_outcomes
 from policies.prompt_features import Floats, Ints
 from router.budget import Budget, Limit
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 logs of one table")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/off_policy.json"), help="where the JSON goes")
     arguments = parser.parse_args()
-    data = arguments.data / "outcomes" if (arguments.data / "outcomes").is_dir() else arguments.data
+    data = tables_in(arguments.data)
     logs = arguments.logs or (20 if arguments.quick else LOGS)
     names = arguments.table or (TABLES[:1] if arguments.quick else TABLES)
     measured: list[dict[str, Any]] = []

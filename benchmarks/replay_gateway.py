@@ -38,6 +38,7 @@ from benchmarks.quality import (
     student_only,
     teacher_only,
 )
+from benchmarks.tables import tables_in
 
 TABLES = ("gsm8k-mixtral-gpt4", "mmlu-pro-llama31-8b-70b")
 SHARES = (0.1, 0.2, 0.3)
@@ -140,7 +141,7 @@ def outcomes_of(rows: Sequence[dict[str, Any]], replies: Sequence[Reply]) -> tup
 
 
 def run_table(data: Path, table: str, folder: Path, *, limit: int | None, console: Console) -> list[Case]:
-    path = data / "outcomes" / f"{table}.parquet"
+    path = tables_in(data) / f"{table}.parquet"
     if not path.is_file():
         raise StartFailed(f"{path} is missing; --data names the folder that holds outcomes/{table}.parquet")
     rows = test_rows(path, limit)
@@ -194,7 +195,7 @@ def show(cases: Sequence[Case], console: Console) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds outcomes/NAME.parquet")
+    parser.add_argument("--data", type=Path, required=True, help="directory of the outcome tables")
     parser.add_argument("--tables", nargs="+", default=list(TABLES))
     parser.add_argument("--quick", action="store_true", help="at most 300 requests per case")
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON")

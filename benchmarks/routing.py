@@ -16,6 +16,7 @@ import torch
 from benchmarks import routing_experiments as experiments
 from benchmarks.routing_cells import BUDGETS, CELLS, GSM8K, JUDGED, PRO, Bench
 from benchmarks.routing_report import markdown, plots
+from benchmarks.tables import tables_in
 
 QUICK_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt")
 EXPERIMENTS = ("quality", "two-steps", "budgets", "transfer", "rows", "ablations")
@@ -95,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cells = tuple(given.cell or (QUICK_CELLS if given.quick else CELLS))
     seeds, fewer, steps = (1, 1, 200) if given.quick else (given.seeds, given.fewer_seeds, 1200)
-    bench = Bench(given.data, given.out.with_suffix(""), steps, say=lambda line: print(line, flush=True))
+    bench = Bench(tables_in(given.data), given.out.with_suffix(""), steps, say=lambda line: print(line, flush=True))
     found = {name: measure(bench, name, cells, seeds, fewer) for name in given.only or EXPERIMENTS}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found) + "\n")
