@@ -204,7 +204,7 @@ def _at_step_0(
     data = read_data(asked)
     both = Pair(student, teacher, len(data.tokenizer), None, None)
     torch.manual_seed(0)
-    found: dict[str, float] | None = own_text(asked, data, both, data.validation_rows, texts=256)
+    found: dict[str, Any] | None = own_text(asked, data, both, data.validation_rows, texts=256)
     return found
 
 

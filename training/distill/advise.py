@@ -122,7 +122,7 @@ def distances(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) ->
 
 def own_text(
     config: DistillConfig, data: Data, pair: Pair, rows: list[Row], texts: int = OWN_TEXTS
-) -> dict[str, float] | None:
+) -> dict[str, Any] | None:
     """Reverse KL on text that the student wrote, and how much of it the teacher refuses. None without prompts."""
     warmup = config.warmup or WarmupConfig()
     prompted = [row for row in rows if row.answer_from > 1 and len(row.prompt) < config.data.context][:texts]
@@ -144,6 +144,7 @@ def own_text(
         if answer
     ]
     found = distances(config, data, pair, own)
+    ranks = teacher_ranks(config, data, pair, own)
     judged = sum(text.judged for text in checked)
     return {
         "texts": len(own),
@@ -152,7 +153,28 @@ def own_text(
         "refused_share": sum(text.corrections for text in checked) / max(1, judged),
         "texts_corrected": sum(text.first is not None for text in checked) / len(checked),
         "top_k": warmup.top_k,
+        # What other settings of warmup.top_k would refuse; the text stays the student's own, uncorrected.
+        "refused_by_top_k": {str(k): float((ranks > k).float().mean()) for k in (1, 5, 10, 25, 50, 100)},
     }
+
+
+def teacher_ranks(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) -> torch.Tensor:
+    """(N,) the rank, from 1, that the teacher gives each answer token."""
+    found = []
+    device = next(pair.teacher.parameters()).device
+    with torch.no_grad():
+        for batch in _batches(config, data, rows):
+            moved = batch.to(device)
+            targets = moved.targets()
+            t = states(pair.teacher, moved).last[:, :-1][moved.predicting()]
+
+            def rank(theirs: Any, _none: Any, at: slice, targets: Any = targets) -> dict[str, Any]:
+                own = theirs.gather(-1, targets[at][:, None])
+                return {"rank": (theirs > own).sum(-1) + 1}
+
+            head = head_of(pair.teacher, pair.vocabulary)
+            found.append(by_blocks(t, head, None, None, rank, config.training.tokens_at_once)["rank"].cpu())
+    return torch.cat(found)
 
 
 def hidden_states(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) -> dict[str, Any]:

@@ -228,6 +228,9 @@ class DistillConfig(Section):
             raise ValueError(
                 "features, warm-up and on-policy text need the teacher in process, without top_k and cache"
             )
+        shuffled = self.loss.shuffled_teacher or (self.ranking is not None and self.ranking.shuffled)
+        if cached and shuffled:
+            raise ValueError("the shuffled controls need the teacher in process, without top_k and cache")
         if cached and self.loss.kind == "adaptive":
             raise ValueError("loss.kind adaptive needs the teacher in process")
         if self.data.packing and (self.loss.on_policy > 0 or self.warmup is not None):

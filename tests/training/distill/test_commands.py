@@ -1,6 +1,7 @@
 """`tw distill ...` as people type it: exit codes, messages, what is printed."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.training.distill.pairs import settings
+from training.distill import frame
 from training.distill.cli import distill
 
 Write = Callable[[dict[str, Any]], Path]
@@ -40,6 +42,8 @@ def test_advice_is_measured_and_priced(folder: Path, written_config: Write) -> N
     assert {one["method"] for one in report["advice"]} == {"kd", "ranking", "features", "warmup"}
     measured = report["measured"]
     assert 0 <= measured["own_text"]["refused_share"] <= 1
+    refused = list(measured["own_text"]["refused_by_top_k"].values())
+    assert refused == sorted(refused, reverse=True)
     assert 0 <= measured["hidden"]["cka_last"] <= 1
     serving = measured["serving"]["student"]
     assert serving["usd_per_million_tokens"] == pytest.approx(serving["seconds_per_million_tokens"] / 1800)
@@ -55,6 +59,26 @@ def test_a_teacher_equal_to_the_student_needs_no_distillation(folder: Path, writ
     assert {one["method"]: one["speaks_for_it"] for one in report["advice"]} == dict.fromkeys(
         ("kd", "ranking", "features", "warmup"), False
     )
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_the_same_command_goes_on(
+    folder: Path, written_config: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = frame.learning_rate
+
+    def interrupted(config: Any, step: int, steps: int) -> float:
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return rate(config, step, steps)
+
+    config = written_config(settings(folder))
+    with monkeypatch.context() as patched:
+        patched.setattr(frame, "learning_rate", interrupted)
+        done = call("kd", "--config", str(config))
+    assert (done.exit_code, "stopped after 3 of 4 steps" in done.stderr) == (1, True)
+    assert not (folder / "out/student").exists()
+    assert call("kd", "--config", str(config)).exit_code == 0
+    assert (folder / "out/student").exists()
 
 
 def test_a_dry_run_says_what_would_be_done(folder: Path, written_config: Write) -> None:

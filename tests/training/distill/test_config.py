@@ -39,6 +39,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         ({"teacher": {"top_k": 5}}, "kd", "go together"),
         ({"teacher": {"top_k": 5, "cache": "c"}, "loss": {"on_policy": 0.5}}, "kd", "teacher in process"),
         ({"teacher": {"top_k": 5, "cache": "c"}}, "features", "teacher in process"),
+        ({"teacher": {"top_k": 5, "cache": "c"}, "ranking": {"shuffled": True}}, "kd", "shuffled controls"),
         ({"training": {"vocabulary_at_once": 64}}, "ranking", "vocabulary_at_once"),
         ({"data": {"packing": True}, "loss": {"on_policy": 0.5}}, "kd", "packing"),
         ({"diffusion": {}}, "kd", "through-time alone"),

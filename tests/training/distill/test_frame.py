@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -233,3 +234,9 @@ def test_two_processes_learn_what_one_does(folder: Path, sharding: str) -> None:
     run(folder, out=str(folder / "one"))
     two = torchrun(folder, "two", training={"rows": 2, "sharding": sharding})
     torch.testing.assert_close(two, weights(folder / "one"), atol=2e-4, rtol=1e-3)
+    if sharding == "fsdp":
+        # As if the machine had died after the checkpoint of step 2.
+        shutil.rmtree(folder / "two/kd/checkpoints/step-00000004")
+        shutil.rmtree(folder / "two/student")
+        again = torchrun(folder, "two", training={"rows": 2, "sharding": sharding})
+        torch.testing.assert_close(again, two, atol=0, rtol=0)

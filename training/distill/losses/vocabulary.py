@@ -36,6 +36,10 @@ def vocabulary_divergence(
             raise ValueError("a head with soft-capped logits cannot run by words; use blocks of tokens")
     if head.vocabulary != teacher_head.vocabulary:
         raise ValueError(f"vocabularies of {head.vocabulary} and {teacher_head.vocabulary} words")
+    if torch.is_autocast_enabled(states.device.type):
+        # Autocast is off inside, so that both passes compute the same; what it would do is done here.
+        kind_of_number = torch.get_autocast_dtype(states.device.type)
+        states, teacher_states = states.to(kind_of_number), teacher_states.to(kind_of_number)
     total, values = _ByWords.apply(  # type: ignore[no-untyped-call]
         states, head.weight, head, teacher_states.detach(), teacher_head, kind, skew, temperature, words, tokens
     )
