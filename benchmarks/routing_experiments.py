@@ -197,8 +197,8 @@ def pooled(tables: Sequence[Table]) -> Table:
             return Ragged.of(part[row] for part in parts for row in range(len(part)))
         return None if parts[0] is None else np.concatenate(parts)
 
-    names = ("ids", "prompt", "prompt_ngrams", "draft", "draft_ngrams", "student", "teacher")
-    names += ("student_cost", "teacher_cost", "split", "groups")
+    names = ["ids", "prompt", "prompt_ngrams", "draft", "draft_ngrams", "student", "teacher"]
+    names += ["student_cost", "teacher_cost", "split", "groups"]
     return Table(**{name: joined(name) for name in names}, fold=np.concatenate(folds))
 
 

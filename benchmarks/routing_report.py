@@ -22,7 +22,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _average(results: Sequence[Result], key: str) -> float:
-    return mean(result[key] for result in results)
+    return float(mean(result[key] for result in results))
 
 
 def _averages(results: Sequence[Result], key: str) -> list[float]:
