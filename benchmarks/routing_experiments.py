@@ -280,7 +280,9 @@ def regression(bench: Bench, cell: str, seed: int) -> Result:
         fit, test = np.flatnonzero((table.split != "test") & table.both_known), table.rows("test")
         mean, std = features[fit].mean(axis=0), features[fit].std(axis=0)
         standard = np.clip((features - mean) / np.where(std < 1e-6, 1.0, std), -5, 5)
-        network = MLPRegressor((32,), alpha=1.0, max_iter=60, early_stopping=len(fit) >= 200, random_state=seed)
+        network = MLPRegressor(
+            hidden_layer_sizes=(32,), alpha=1.0, max_iter=60, early_stopping=len(fit) >= 200, random_state=seed
+        )
         with threadpool_limits(limits=1):
             models = {"linear": Ridge(100.0).fit(standard[fit], gain[fit])}
             models["network"] = fit_quietly(network, standard[fit], gain[fit])
