@@ -13,14 +13,21 @@ from server.upstream import Upstream
 
 
 class Reservation:
-    """At most one teacher call of one request; the request itself is counted with it or, without one, by `count`."""
+    """At most one teacher call of one request; the request itself is counted with it or, without one, by `count`.
 
-    def __init__(self, gateway: Gateway, request: GenerationRequest, about: Request, id: str) -> None:
+    With `part` it is one of many small calls inside an answer, which cost at most that, wait for nothing, and leave the
+    counting to the request's own.
+    """
+
+    def __init__(
+        self, gateway: Gateway, request: GenerationRequest, about: Request, id: str, part: Usage | None = None
+    ) -> None:
         self._gateway = gateway
         self._request = request
         self._about = about
         self._id = id
-        self._counted = False
+        self._part = part
+        self._counted = part is not None
         self.held = False
         """A teacher call is admitted and neither settled nor released."""
         self.refused_by: Limit | None = None
@@ -41,7 +48,7 @@ class Reservation:
         )
         try:
             admission = await self._ask()
-            if not admission.granted and admission.budget.when_exhausted == "queue":
+            if not admission.granted and admission.budget.when_exhausted == "queue" and self._part is None:
                 admission = await self._wait_for_room(admission)
         except LedgerUnavailable:
             self._gateway.metrics.ledger_unavailable.inc()
@@ -66,8 +73,14 @@ class Reservation:
         """The call has billed nothing."""
         await self._close(Settlement(self._id, "released"))
 
+    def release_later(self) -> None:
+        self.held = False
+        self._gateway.settle_later(Settlement(self._id, "released"))
+
     def most(self) -> Usage:
         """As much as the call can cost: every byte a token, every choice as long as it may be."""
+        if self._part is not None:
+            return self._part
         request = self._request
         limit = request.completion_limit()
         each = self._teacher.settings.max_tokens if limit is None else limit
@@ -80,7 +93,8 @@ class Reservation:
     async def _ask(self) -> Admission:
         """Asks once. When the client leaves meanwhile, a reservation that comes through all the same is released."""
         most = self.most()
-        earlier, since = (0, None) if self._counted else self._gateway.take_uncounted(self._about.subject)
+        known = self._counted and self._part is None
+        earlier, since = (0, None) if known else self._gateway.take_uncounted(self._about.subject)
         self._gateway.tell_counts()
         ask = Ask(
             id=self._id,

@@ -68,6 +68,48 @@ class Timeouts(BaseModel):
     shutdown_s: Annotated[float, Field(gt=0)] = 30.0
 
 
+class Help(BaseModel):
+    """The teacher inside a student's answer; docs/help.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: Literal["off", "student", "policy"] = Field(
+        "off", description="Who asks: the student with its own token, or a policy that watches its log-probabilities."
+    )
+    token: Annotated[str, Field(min_length=1)] = Field("<help>", description="What a student trained to ask asks with.")
+    token_id: Annotated[int, Field(ge=0)] | None = Field(None, description="Its id; asked of the student where absent.")
+    tokens: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="Tokens the teacher writes each time.")
+    max_segments: Annotated[int, Field(ge=1, le=10_000)] = Field(16, description="Helps in one answer.")
+    token_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="The teacher's part of the tokens of answers written with help: a cap."
+    )
+    watched_tokens: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Tokens of the student held back and looked at together before they go out (by = policy)."
+    )
+    doubt: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Largest probability under which the student is doubted while nothing limits help."
+    )
+    retry_tokens: Annotated[int, Field(ge=1)] = Field(
+        16, description="How long the student goes on without asking after a help was refused or failed."
+    )
+    restriction: str = Field(
+        "", description="The prompt as the student is given it, with {percent} and {prompt}; empty: as it is."
+    )
+    levels: tuple[Annotated[int, Field(ge=0, le=100)], ...] = Field(
+        (), description="The percentages that the student was trained with."
+    )
+    exact: bool = Field(True, description="Hand over token ids where both models have one tokenizer.")
+
+    @field_validator("restriction")
+    @classmethod
+    def _has_places(cls, value: str) -> str:
+        if value and ("{prompt}" not in value or "{percent}" not in value):
+            raise ValueError(
+                "write it with {percent} and {prompt}: 'Ask for at most {percent}% of the tokens. {prompt}'"
+            )
+        return value
+
+
 def _named(upstream: Any) -> bool:
     if isinstance(upstream, Upstream):
         return upstream.url is not None or upstream.model is not None
@@ -107,6 +149,7 @@ class Settings(BaseSettings):
     max_queue: Annotated[int, Field(ge=0)] = Field(64, description="Requests that may wait for budget at one time.")
     trust_user_header: bool = Field(True, description="Count `x-tw-user` as the user in per-user limits.")
     timeouts: Timeouts = Timeouts()
+    help: Help = Help()
 
     @field_validator("state_dir", "policy")
     @classmethod
@@ -139,6 +182,12 @@ class Settings(BaseSettings):
                 continue
             if upstream.model is not None and upstream.url is not None:
                 raise ValueError(f"{role}: give either a model to start or a url to attach to, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _help_needs_a_teacher(self) -> "Settings":
+        if self.help.by != "off" and self.teacher is None:
+            raise ValueError("help.by: there is no teacher to help; name one, or set help.by = off")
         return self
 
     @classmethod

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import orjson
@@ -138,6 +138,28 @@ class Upstream:
             raise _mapped(self.role, error) from None
         except (ValueError, KeyError, TypeError):
             raise UpstreamBadAnswer(self.role, f"the {self.role} has no list of models") from None
+
+    async def tokenize(self, body: dict[str, Any]) -> list[int] | Literal[False] | None:
+        """What vLLM's `/tokenize` says of a prompt or messages: token ids. False where it refuses them, None where the
+        server has no such thing. Raises UpstreamFault where it cannot be reached."""
+        url = self._url.removesuffix("/v1") + "/tokenize"
+        try:
+            async with self._http.post(
+                url,
+                json={**body, "model": self.name},
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=5),
+                allow_redirects=False,
+            ) as response:
+                if response.status == 400:
+                    return False
+                data = await response.json(content_type=None) if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _mapped(self.role, error) from None
+        except ValueError:
+            return None
+        ids = data.get("tokens") if isinstance(data, dict) else None
+        return ids if isinstance(ids, list) and all(isinstance(token, int) for token in ids) else None
 
     async def _open(self, path: str, body: bytes) -> aiohttp.ClientResponse:
         try:

@@ -24,6 +24,15 @@ from server.settings import SettingsError, load_settings
 @click.option("--vllm-python", metavar="PATH", help="Interpreter with vLLM, where it has an environment of its own.")
 @click.option("--budget", metavar="TEXT", help='In plain words. Default: "At most 20% of requests."')
 @click.option("--policy", metavar="DIR", type=click.Path(path_type=Path), help="Policy to serve; the shipped one.")
+@click.option(
+    "--help-by",
+    type=click.Choice(["off", "student", "policy"]),
+    help="The teacher helps inside answers: asked by the student's own <help> token, or by a policy that watches it.",
+)
+@click.option("--help-tokens", metavar="K", type=int, help="Tokens the teacher writes each time. Default 8.")
+@click.option(
+    "--help-share", metavar="PERCENT", help="The teacher's part of the tokens of helped answers, at most: 20%."
+)
 @click.option("--host", help="Address to listen on. Default 127.0.0.1.")
 @click.option("--port", type=int, help="Port to listen on; 0 picks one. Default 8080.")
 @click.option("--workers", type=int, help="Worker processes. Default 1.")
@@ -48,6 +57,9 @@ def serve(config: Path | None, dry_run: bool, **flags: Any) -> None:
 def _as_settings(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags as nested settings; those not given are left out, so that the file and the environment keep theirs."""
     settings = {name: flags[name] for name in ("budget", "policy", "host", "port", "workers", "state_dir", "log_text")}
+    helping = {"by": flags["help_by"], "tokens": flags["help_tokens"], "token_share": _share(flags["help_share"])}
+    if given_help := {name: value for name, value in helping.items() if value is not None}:
+        settings["help"] = given_help
     for role in ("student", "teacher"):
         upstream: dict[str, Any] = {}
         model, url = flags[role], flags[f"{role}_url"]
@@ -60,3 +72,14 @@ def _as_settings(flags: dict[str, Any]) -> dict[str, Any]:
         if upstream:
             settings[role] = upstream
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def _share(text: str | None) -> float | None:
+    """ "20%", "20" and "0.2" are the same."""
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise SettingsError(f"--help-share {text}: not a percentage; write 20%") from None
+    return value / 100 if text.strip().endswith("%") or value > 1 else value
