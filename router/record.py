@@ -27,6 +27,8 @@ class Reason(StrEnum):
     STUDENT_FAILED = "student_failed"  # the student failed; the teacher answered, inside the budget
     LEDGER_UNAVAILABLE = "ledger_unavailable"  # the ledger did not answer in time; the student answered
     POLICY_FAILED = "policy_failed"  # the policy raised, was late or returned no number; a safe policy decided
+    HELP_ON = "help_on"  # a stream of the student that the teacher may write parts of; the record says whether it did
+    HELPED = "helped"  # the teacher wrote parts of the student's answer
     NO_TEACHER = "no_teacher"  # none is configured
     PASSED_THROUGH = "passed_through"  # an endpoint that is not routed
 
@@ -46,6 +48,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.STUDENT_FAILED: "The student failed, so the teacher answered inside the budget.",
     Reason.LEDGER_UNAVAILABLE: "The ledger did not answer in time, so the student answered.",
     Reason.POLICY_FAILED: "The policy failed, so the safe policy decided.",
+    Reason.HELP_ON: "The student answers and the teacher may write parts of it.",
+    Reason.HELPED: "The student answered, and the teacher wrote parts of the answer.",
     Reason.NO_TEACHER: "No teacher is configured.",
     Reason.PASSED_THROUGH: "This endpoint is not routed; the request was passed on.",
 }
@@ -79,6 +83,27 @@ class ShadowRecord:
     """As far as it could be asked: without a draft there is no *defer*. The last one's action is what it wanted."""
     error: str | None = None
     """Why it said nothing more, where it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """A stretch of an answer that one model wrote, or a help that came to nothing."""
+
+    by: str
+    """student or teacher"""
+    tokens: int
+    """Of the answer, written here."""
+    reason: str
+    """begin, asked (the student's own token), doubted (the policy), or handed_back"""
+    ended: str
+    """help, stop, length, left (the client); of a help that came to nothing: refused, failed, empty, repeated"""
+    billed_tokens: int = 0
+    """By the teacher, prompt included."""
+    usd: float = 0.0
+    latency_ms: float = 0.0
+    score: float | None = None
+    """Where the policy asked: before pacing."""
+    propensity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +152,11 @@ class DecisionRecord:
     """The version that should have decided and failed."""
     shadow: ShadowRecord | None = None
     """None also where its answer came after this was written; then a line `{"shadow_on": id, ...}` follows."""
+
+    segments: tuple[SegmentRecord, ...] = ()
+    """Who wrote what, in order, of an answer that was open to help."""
+    help_off: str | None = None
+    """Where help is switched on: why this request could not have any."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

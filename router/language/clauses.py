@@ -131,8 +131,8 @@ def _way(clause: Clause, before: Clause | None, after: Clause | None, forward: b
         if before and before.has(Condition):
             return "back"
         return "forward" if after and not after.has(Condition, Amount) else "back" if before else None
-    if _colon(after) and all(isinstance(piece, Bound) for piece in clause.pieces):
-        return "forward"  # "Limit: 200 calls a day"
+    if _colon(after) and clause.has(Bound) and all(isinstance(piece, (Bound, *MODIFIERS)) for piece in clause.pieces):
+        return "forward"  # "Limit: 200 calls a day", "Daily limit: 200 calls"
     if (
         _colon(after)
         and clause.has(Model, Word)

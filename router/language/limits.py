@@ -127,11 +127,12 @@ def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting)
     measure, value, quantile, bare = _what(clause, before, setting)
     kind = _kind(clause, before, setting)
     takes_over = before is not None and before.measure == measure and (bare or "otherwise" in flags)
-    takes_window = takes_over or (
-        before is not None and before.measure == measure and before.kind == "target" and kind == "cap"
-    )
+    # "300 calls a day, but only 10 calls per user": a lifetime would have been said.
+    takes_window = takes_over or (before is not None and before.measure == measure and clause.join is not None)
     scope: Scope
-    each = only(clause, Each, "two_scopes", setting) or led.each
+    each = only(clause, Each, "two_scopes", setting)
+    if each is None and not ("total" in flags and clause.has(Per)):  # "overall, 2,000 a day" is said of everybody
+        each = led.each
     scope = each.scope if each else before.scope if takes_over and before and "total" not in flags else "all"
     during = _during(clause, before, led, setting)
     per = _per(clause, led, measure, setting)

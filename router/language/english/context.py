@@ -26,12 +26,20 @@ def resolved(lexemes: list[Lexeme]) -> list[Lexeme]:
             case "FROM":
                 if len(rest) > 1 and rest[1].type in ("TO", "RANGE"):
                     out.append(word)
+            case "VAGUE_TIME":
+                if not _hours_follow(rest):  # "office hours (9 to 17)" says which
+                    out.append(word)
             case "LONG":
                 if not any(_compared(lexemes, at) for at in range(place + 1, min(place + 4, len(lexemes)))):
                     out.append(word)
             case _:
                 out.append(word)
     return out
+
+
+def _hours_follow(rest: list[Lexeme]) -> bool:
+    types = [other.type for other in rest if other.type not in ("COMMA", "COLON", "FROM", "BETWEEN")]
+    return types[:1] == ["CLOCK"]
 
 
 def _as(type_: str, word: Lexeme, meaning: object = None) -> Lexeme:

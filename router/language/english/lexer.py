@@ -11,7 +11,7 @@ from router.language import zones
 from router.language.characters import Normal
 from router.language.english import fate, topics
 from router.language.english.context import resolved
-from router.language.english.numbers import number, part
+from router.language.english.numbers import every, number, part
 from router.language.english.words import DAY_WORDS, DAYS, LEXICON
 from router.language.lexicon import SEPARATORS, Lexeme, boundary
 from router.language.lexing import closing, lexeme, unescaped
@@ -111,7 +111,7 @@ class Lexer:
             best, kind, meaning = counted[0], "NUM", counted[1]
             if _MALFORMED.match(text, best):
                 return self._put("MALFORMED", at, _WORD_END.match(text, best).end())  # type: ignore[union-attr]
-        shared = part(text, at)
+        shared = part(text, at) or every(text, at)
         if shared and shared[0] > best:
             best, kind, meaning = shared[0], "PART", shared[1]
         if kind == "ABOUT":

@@ -40,6 +40,12 @@ _WORD = re.compile(r"[ -]?([a-z]+)")
 _SLASH = re.compile(r" ?/ ?(\d+)(?![\d.,]*\d)")
 
 
+_EVERY = re.compile(
+    r"(?:every|each) (?:(?P<word>other|second|[a-z]+)|(?P<figures>\d{1,6})(?:st|nd|rd|th))"
+    r"(?= (?:requests?|questions?|quer(?:y|ies)|prompts?|messages?|calls?)\b)"
+)
+
+
 def number(text: str, at: int) -> tuple[int, Fraction] | None:
     """The number that begins at `at`: where it ends and its value."""
     return _digits(text, at) or _words(text, at)
@@ -65,6 +71,16 @@ def part(text: str, at: int) -> tuple[int, Fraction] | None:
     if below and below[1] in PARTS:
         return below.end(), value / PARTS[below[1]]
     return None
+
+
+def every(text: str, at: int) -> tuple[int, Fraction] | None:
+    """The share in "every tenth request", without its noun. "Second" is an ordinal here, since requests follow it."""
+    match = _EVERY.match(text, at)
+    if match is None:
+        return None
+    word = match["word"]
+    below = int(match["figures"]) if word is None else 2 if word in ("other", "second") else PARTS.get(word, 0)
+    return (match.end(), Fraction(1, below)) if below else None
 
 
 def _digits(text: str, at: int) -> tuple[int, Fraction] | None:

@@ -62,7 +62,7 @@ _add(
     "we|i|you|they|i'd|we'd|i'll|we'll |want|need to",
     "we|i|you|they|i'd|we'd|i'll|we'll |want|would_like",
     "our|my|your|their|its|this|these|those|that|which|who|there|whose|someone|anyone|something|anything",
-    "let|make|makes|made|keep|keeps|kept|hold|holds|held|stay|stays|remain|remains|spend|cost|costs|pay|pays|get|gets",
+    "afford|let|make|makes|made|keep|keeps|kept|hold|holds|held|stay|stays|remain|remains|spend|cost|costs|pay|pays|get|gets",
     "set|run|runs|happen|happens|allow|allows|allowed|permit|permits|permitted|serve|serves|served|perform|receive",
     "budget|budgets|usage|use_of|usage_of|spending|spending_on|number_of|volume_of|amount_of|rate_of",
     "also|just|too|so|well|altogether|if|when|while|where|whenever|as_soon_as|in_case|provided|after",
@@ -98,7 +98,11 @@ _add(
 _add("UNDER", None, "|a|the|our budget of|is")
 _add("WITHIN", None, "within|inside")
 _add("ONLY", None, "only|solely|exclusively")
-_add("FLOOR", None, "at_least|at_the_least|a_minimum_of|minimum|min|minimum_of|or_more|>=|≥|no_fewer_than")
+_add(
+    "FLOOR",
+    None,
+    "exactly|precisely|at_least|at_the_least|a_minimum_of|minimum|min|minimum_of|or_more|>=|≥|no_fewer_than",
+)
 _add("FLOOR", None, "no|not|never|nothing less|fewer|lower than", "never|not below|under")
 _add("TARGET", None, "around|roughly|approximately|approx|approx.|circa|somewhere_around|more_or_less|ideally|~|≈")
 _add("TARGET", None, "|a|the|our aim|target|goal |is |of|for|at", "aiming|shoot|shooting|targeting |for|at")

@@ -62,6 +62,7 @@ _EACH = {
     scope: re.compile(
         rf"(?:各|それぞれの)(?:{names})(?:ごとに|ごと|は|が|に|につき)?"
         rf"|(?:1|一)?(?:つの|個の)?(?:{names})(?:(?:1|一)(?:人|つ|個|件)?)?(?:{_EACH_OF})"
+        + rf"|(?:1|一)(?:{names})(?= ?\d)"
         + (r"|(?:1|一)人(?:あたり|当たり|につき|ごとに?)" if scope == "user" else "")
     )
     for scope, names in _WHOM.items()
@@ -71,6 +72,12 @@ _RATIO = re.compile(
     r"あたり|当たり|に対して|に対し|の中で)(?!つ)"
 )
 _RATIO_END = re.compile(r" ?(?:回|件|リクエスト|問|度)")
+# 「平均して1リクエスト0.003ドル」: per request, though no word for "per" is there.
+_PER_REQUEST = re.compile(
+    r"(?:平均(?:して|で|すると)?(?:1|一)(?:リクエスト|件)(?:あたり|当たり|につき)?|(?:1|一)(?:リクエスト|件)(?:の)?平均(?:で)?)"
+    r"(?= ?[$\d])"
+)
+_MONTHS = re.compile(r"月(?:間)?(?=の(?:上限|限度|予算|最大))")
 _COUNTER = re.compile(r" ?(?:回|度|コール)(?!り)(?:分|ずつ)?(?:の(?:呼び出し|利用|使用))?")
 _SHARE_OF_ANSWERS = re.compile(r"(?:の|のうち|のうちの)?(?:回答|応答|返答|返事)")
 _ANSWERS = re.compile(r"(?:回答|応答|返答|返事)(?:の|のうち|のうちの|は)")
@@ -122,7 +129,12 @@ class Lexer:
         at = 0
         while at < len(self._text):
             at = at + 1 if self._text[at] == " " else self._next(at)
-        return self._out
+        out = self._out
+        return [
+            word
+            for place, word in enumerate(out)
+            if not (word.type == "VAGUE_TIME" and _hours_follow(out[place + 1 : place + 4]))
+        ]
 
     def _put(self, type_: str, first: int, last: int, meaning: Any = None) -> int:
         if type_ == "UNKNOWN" and self._out and self._out[-1].type == "UNKNOWN" and self._out[-1].last == first:
@@ -133,6 +145,10 @@ class Lexer:
 
     def _next(self, at: int) -> int:
         text = self._text
+        if average := _PER_REQUEST.match(text, at):
+            self._put("AVERAGE", at, at)
+            self._put("REQUEST", at, average.end())
+            return self._put("PER", average.end(), average.end())
         steps: tuple[Callable[[int], int | None], ...] = (self._named, self._quoted, self._time, self._fate, self._each)
         for step in steps:
             end = step(at)
@@ -273,6 +289,8 @@ class Lexer:
     def _time(self, at: int) -> int | None:
         """Hours, days, time zones, the first day of the week, quantiles."""
         text = self._text
+        if month := _MONTHS.match(text, at):
+            return self._put("PER_UNIT", at, month.end(), (1, "month"))
         if match := _WEEK_START.match(text, at):
             return self._put("WEEK_START", at, match.end(), KANJI_DAYS.index(match["a"] or match["b"]))
         if match := HOURS.match(text, at):
@@ -329,3 +347,9 @@ class Lexer:
         for first, last in found:
             self._put("TOPIC", first, last, self._normal.written(first, last).strip())
         return end
+
+
+def _hours_follow(rest: list[Lexeme]) -> bool:
+    """True where 「業務時間(9時から18時)」 says itself which hours it means."""
+    types = [word.type for word in rest if word.type not in ("COMMA", "COLON", "DAYS")]
+    return types[:1] == ["HOURS"]

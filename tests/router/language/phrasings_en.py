@@ -268,5 +268,19 @@ PHRASINGS: dict[str, Budget] = {
         share(0.2), calls(200, DAY), latency(3, 0.95), at_a_time(2)
     ),
     "We would like to spend at most $5 per day, please.": only(usd(5, DAY)),
+    "We can afford $50 a week.": only(usd(50, WEEK)),
+    "Daily limit: 250 calls. Monthly limit: $100.": only(calls(250, DAY), usd(100, MONTH)),
+    "Per user, at most 20 calls a day; overall, at most 2,000 calls a day.": only(
+        calls(20, DAY, "user"), calls(2000, DAY)
+    ),
+    "At most 300 calls a day, but only 10 calls per user.": only(calls(300, DAY), calls(10, DAY, "user")),
+    "At most 300 calls a day. At most 10 calls per user.": only(calls(300, DAY), calls(10, None, "user")),
+    "The teacher may answer every tenth request.": only(share(0.1)),
+    "Ask it every second request at most.": only(share(0.5)),
+    "At most 3 calls every second.": only(calls(3, SECOND)),
+    "During office hours (9am to 6pm Tokyo time) at most 30%, otherwise 5%.": only(
+        Limit("cap", "share", 0.3, during=During(EVERY_DAY, "09:00", "18:00", "Asia/Tokyo")),
+        Limit("cap", "share", 0.05, during=During(EVERY_DAY, "09:00", "18:00", "Asia/Tokyo", otherwise=True)),
+    ),
 }
 RATES = {"EUR": 1.1, "JPY": 0.0067}

@@ -168,6 +168,12 @@ PHRASINGS: dict[str, Budget] = {
     "1日429回まで": only(calls(429, DAY)),
     "リクエストの20%まで。ただし1日200回を超えないこと。": only(share(0.2), calls(200, DAY)),
     "教師のトークン数は1時間あたり5000以下": only(tokens(5000, HOUR)),
+    "平均して1リクエスト0.003ドル以下": only(usd(0.003, REQUEST)),
+    "1日の上限は250回、月の上限は100ドル": only(calls(250, DAY), usd(100, MONTH)),
+    "1日あたり最大300回、ただし1ユーザー10回まで": only(calls(300, DAY), calls(10, DAY, "user")),
+    "およそ2割を目標とし、3割を超えない": only(share(0.2, kind=TARGET), share(0.3)),
+    "95%の応答を2秒以内に返す": only(latency(2, 0.95)),
+    "業務時間(9時から18時)は30%まで": only(Limit("cap", "share", 0.3, during=During(EVERY_DAY, "09:00", "18:00"))),
     # several things at once
     "教師はリクエストの20%前後、キーごとに1日200回まで。法律の質問にはそれを必ず使う。": Budget(
         (share(0.2, kind=TARGET), calls(200, DAY, "key")), (Rule("teacher", When(topic="法律")),)

@@ -1,0 +1,116 @@
+"""The teacher's part of the tokens of answers written with help: a promise that is kept at every single moment.
+
+    teacher + reserved  <=  share x (all tokens + reserved)
+
+in whole numbers. A process keeps its own account from its start on. If each keeps its promise, so do all of them
+together, and so does any sequence of restarts: sums of accounts that are within the share are within the share. What a
+dying process had reserved counts as written by the teacher.
+
+`wanted` is the other half: how often help should be asked for so that the promise is used up and rarely refuses.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from router.aim import Aim, Weighed, steered
+from router.terms import simplest
+
+_REST = 2.0
+"""Helps that should fit into what is left before help is wanted as often as the share allows in the long run."""
+_SWING = 8.0
+"""Helps above (below) that at which everything (nothing) is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAccount:
+    """Tokens of answers written with help: the teacher's, what it may still write included, and all of them."""
+
+    teacher: int = 0
+    total: int = 0
+
+    def has_room(self, share: float, tokens: int) -> bool:
+        """Whether the teacher may write `tokens` more. `share` is 0..1."""
+        exact = _exact(share)
+        return (self.teacher + tokens) * exact[1] <= exact[0] * (self.total + tokens)
+
+    def reserved(self, tokens: int) -> "TokenAccount":
+        return TokenAccount(self.teacher + tokens, self.total + tokens)
+
+    def given_back(self, tokens: int) -> "TokenAccount":
+        """Of what was reserved, `tokens` were not written."""
+        return TokenAccount(self.teacher - tokens, self.total - tokens)
+
+    def wrote(self, tokens: int) -> "TokenAccount":
+        """The student has."""
+        return TokenAccount(self.teacher, self.total + tokens)
+
+
+@lru_cache(maxsize=8)
+def _exact(share: float) -> tuple[int, int]:
+    fraction = simplest(share)
+    return fraction.numerator, fraction.denominator
+
+
+@dataclass(frozen=True, slots=True)
+class HelpTraffic:
+    """What answers written with help have been like; the first numbers are guesses that the traffic soon replaces."""
+
+    checks_per_answer: float = 32.0
+    tokens_per_answer: float = 48.0
+    tokens_per_call: float = 0.0
+    """Billed for one help, prompt included; zero: not known yet."""
+    usd_per_call: float = 0.0
+
+
+def calls_per_answer(aim: Aim, traffic: HelpTraffic) -> float | None:
+    """How many helps of an answer the budget's sentence can bear; None where it limits nothing."""
+    weighed = aim.weighed
+    if weighed is None:
+        return None if aim.share >= 1.0 and aim.chance >= 1.0 else aim.chance
+    each = traffic.tokens_per_call if weighed.by == "tokens" else traffic.usd_per_call
+    if each <= 0.0:
+        return None
+    return min(_granted(weighed) / each, aim.chance if weighed.calls < 1.0 else float("inf"))
+
+
+def _granted(weighed: Weighed) -> float:
+    return steered(weighed.per_request, 2.0 * weighed.per_request, weighed.pull)
+
+
+def wanted(
+    account: TokenAccount, share: float | None, tokens: int, watched: int, aim: Aim, traffic: HelpTraffic
+) -> Aim:
+    """How many of the checks to come should end in help, as something `router.pacing` can steer by.
+
+    `share` is the promise (None: none was given), `tokens` what the teacher writes each time, `watched` how many tokens
+    of the student lie between two checks, `aim` what the budget's sentence leaves.
+    """
+    chances = []
+    if share is not None:
+        # Of tokens x p + watched tokens, p of the checks ending in help, the teacher writes tokens x p.
+        fair = 1.0 if share >= 1.0 else min(share * watched / (tokens * (1.0 - share)), 1.0)
+        behind = (share * account.total - account.teacher) / tokens
+        pull = min(max((behind - _REST) / _SWING, -1.0), 1.0)
+        chances.append(steered(fair, 1.0, pull))
+    calls = calls_per_answer(aim, traffic)
+    if calls is not None:
+        chances.append(min(calls / max(traffic.checks_per_answer, 1.0), 1.0))
+    if not chances:
+        return Aim()
+    chance = min(chances)
+    return Aim(share=min(chance, 0.999), chance=chance, left=aim.left, shared=True)
+
+
+def percent(share: float, levels: tuple[int, ...]) -> int:
+    """The restriction to put into words: the largest level within the share, the smallest where none is."""
+    asked = int(share * 100 + 1e-9)
+    if not levels:
+        return asked
+    return max((level for level in levels if level <= asked), default=min(levels))
+
+
+def tokens_share(account_share: float | None, aim: Aim, tokens: int, traffic: HelpTraffic) -> float:
+    """The part of an answer's tokens that the teacher may write, by the promise and the budget's sentence."""
+    calls = calls_per_answer(aim, traffic)
+    by_calls = 1.0 if calls is None else min(calls * tokens / max(traffic.tokens_per_answer, 1.0), 1.0)
+    return by_calls if account_share is None else min(account_share, by_calls)
