@@ -5,6 +5,7 @@ ArtifactError
   ArtifactCorrupted   the hash of the weights differs, or a file cannot be read
   ArtifactTooNew      written by a later version of this program
   ArtifactUnknown     a kind of policy or features that this version does not know
+  EncoderMissing      the sentence encoder that it was trained with is not here (policies/sentences.py)
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from policies.policy import Policy, Signals
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.npz"
+_OPTIONS = ("encoder", "samples")
 
 
 class ArtifactError(Exception):
@@ -70,11 +72,19 @@ class Manifest:
     features_hash: str = FEATURES_HASH
     weights_sha256: str = ""
     format_version: int = FORMAT_VERSION
+    encoder: dict[str, Any] | None = None
+    """Name, SHA-256 and kept numbers of the sentence encoder that it looks through (`policies.sentences`)."""
+    samples: dict[str, Any] | None = None
+    """How many short samples of the student it looks at beside the draft, and how long (`policies.samples`)."""
+
+    def content(self) -> dict[str, Any]:
+        """What is written; options that are off leave no trace, so that versions are what they were without them."""
+        return {key: value for key, value in asdict(self).items() if value is not None or key not in _OPTIONS}
 
     @property
     def version(self) -> str:
         """12 hex digits over everything but the date, so that the same training gives the same version."""
-        content = {key: value for key, value in asdict(self).items() if key != "created"}
+        content = {key: value for key, value in self.content().items() if key != "created"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -101,7 +111,7 @@ def save_artifact(
     np.savez(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
     weights = buffer.getvalue()
     manifest = replace(manifest, weights_sha256=hashlib.sha256(weights).hexdigest())
-    shown = {**asdict(manifest), "version": manifest.version}
+    shown = {**manifest.content(), "version": manifest.version}
     files = {**(extra or {}), WEIGHTS: weights, MANIFEST: (json.dumps(shown, indent=2) + "\n").encode()}
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))

@@ -50,4 +50,5 @@ def draft_of(outcome: Outcome) -> Draft | None:
         logprobs=outcome.student_logprobs or (),
         entropies=outcome.student_entropies or (),
         finish_reason=outcome.student_finish_reason,
+        samples=outcome.student_samples or (),
     )

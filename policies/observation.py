@@ -33,6 +33,8 @@ class Draft:
     finish_reason: str | None = None
     complete: bool = True
     """False where only the first tokens are known (a held-back stream)."""
+    samples: tuple[str, ...] = ()
+    """Short samples of the same student for the same prompt; empty where none were asked for or none came."""
 
 
 @dataclass(frozen=True, slots=True)

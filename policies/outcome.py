@@ -43,6 +43,8 @@ class Outcome:
     reference: str | None = None
     student_model: str | None = None
     teacher_model: str | None = None
+    student_samples: tuple[str, ...] | None = None
+    """Short samples of the student for the same prompt, beside its response."""
     teachers: tuple[Answered, ...] = ()
     """Where the table holds several teachers: all of them, in the same order in every row. The first one's values stand
     under `teacher_…` as well, so whoever knows one teacher sees that one. Empty where there is one."""

@@ -134,6 +134,14 @@ def numbers_in(path: Path, row: int, column: str, value: object) -> tuple[float,
     return tuple(map(float, value))
 
 
+def texts_in(path: Path, row: int, column: str, value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise OutcomeTableError(path, f"expected a list of texts, got {shown(value)}", column=column, row=row)
+    return tuple(value)
+
+
 def messages_in(path: Path, row: int, value: object) -> tuple[Mapping[str, Any], ...] | None:
     if value is None:
         return None

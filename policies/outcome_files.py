@@ -14,6 +14,8 @@ _KINDS = {
     **dict.fromkeys(("propensity", "at", "latency_ms"), "number"),
     **dict.fromkeys(("student_tokens_in", "student_tokens_out", "teacher_tokens_in", "teacher_tokens_out"), "count"),
     **dict.fromkeys(("student_logprobs", "student_entropies"), "numbers"),
+    "student_samples": "texts",
+    "student_sample_tokens": "count",
 }
 """Columns that are no text."""
 
@@ -30,7 +32,7 @@ def write_table(out: Path, rows: Sequence[dict[str, Any]]) -> None:
             import pyarrow.parquet as parquet
 
             kinds = {"text": arrow.string(), "number": arrow.float64(), "count": arrow.int64()}
-            kinds["numbers"] = arrow.list_(arrow.float64())
+            kinds |= {"numbers": arrow.list_(arrow.float64()), "texts": arrow.list_(arrow.string())}
             schema = arrow.schema([(name, kinds[_KINDS.get(name, "text")]) for name in rows[0]])
             parquet.write_table(arrow.Table.from_pylist(list(rows), schema=schema), temporary)
         else:

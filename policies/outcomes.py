@@ -30,6 +30,7 @@ from policies.outcome_cells import (
     raw_rows,
     split_in,
     text_in,
+    texts_in,
 )
 
 __all__ = [
@@ -61,7 +62,8 @@ TEXTS = (
 NUMBERS = ("student_cost", "teacher_cost")
 QUALITIES = ("student_quality", "teacher_quality")
 LISTS = ("student_logprobs", "student_entropies")
-COLUMNS = ("id", "prompt", "messages", "split", *QUALITIES, *NUMBERS, *TEXTS, *LISTS)
+TEXT_LISTS = ("student_samples",)
+COLUMNS = ("id", "prompt", "messages", "split", *QUALITIES, *NUMBERS, *TEXTS, *LISTS, *TEXT_LISTS)
 """Columns that are read; others are ignored."""
 
 _ANOTHER_TEACHER = re.compile(r"teacher[\w.-]*_quality")
@@ -97,6 +99,7 @@ def _outcome(path: Path, number: int, row: Row) -> Outcome:
     rest |= {column: number_in(path, number, column, row.get(column), within=(0.0, 1.0)) for column in QUALITIES}
     rest |= {column: number_in(path, number, column, row.get(column), within=(0.0, math.inf)) for column in NUMBERS}
     rest |= {column: numbers_in(path, number, column, row.get(column)) for column in LISTS}
+    rest |= {column: texts_in(path, number, column, row.get(column)) for column in TEXT_LISTS}
     return Outcome(id=identity, prompt=prompt, messages=messages, split=split or split_of(prompt), **rest)
 
 

@@ -51,3 +51,12 @@ class BatchPolicy(Policy, Protocol):
     def score_batch(self, observations: Sequence[Observation]) -> list[Scores]:
         """One or more observations -> what `score` says of each, in order."""
         ...
+
+
+@runtime_checkable
+class NeedsWarming(Policy, Protocol):
+    """A policy that loads part of what it needs only when it is about to serve."""
+
+    def warm(self) -> None:
+        """Raises ArtifactError where that cannot be had."""
+        ...

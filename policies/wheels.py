@@ -11,7 +11,7 @@ Values are in units of `scale` (the spread of the expected gain), so scores have
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +25,8 @@ from policies.features import PromptView, read_draft, read_prompt
 from policies.observation import Draft, Observation
 from policies.policy import Scores
 from policies.prompt_features import PROMPT_FEATURES, Floats, Ints
+from policies.samples import SAMPLE_FEATURES, SampleWish, read_samples
+from policies.sentences import Sentences, find_encoder, sentence_names
 
 if TYPE_CHECKING:
     from policies.artifact import Manifest
@@ -168,23 +170,36 @@ class Estimators:
 
     prompt: StageEstimators
     draft: StageEstimators | None = None
+    sentences: Sentences | None = None
+    """What stands behind the features of the prompt, where an encoder was asked for."""
+    samples: SampleWish | None = None
+    """What stands behind the features of the draft, where samples were asked for."""
 
     def features(self, observations: Sequence[Observation], views: Sequence[PromptView]) -> Floats:
         """(B, F): estimates and features in the order of `feature_names`; all observations are of one step, and `views`
         are their prompts read."""
         prompts = np.stack([view.dense for view in views])
+        if self.sentences is not None:
+            read = self.sentences.read([observation.prompt.last_user for observation in observations])
+            prompts = np.concatenate([prompts, read], axis=1)
         before = self.prompt(prompts, [view.ngrams for view in views])
         if observations[0].step is Step.ROUTE:
             return np.concatenate([before, prompts], axis=1)
         assert self.draft is not None
         drafts = [read_draft(each.draft or _NOTHING, view) for each, view in zip(observations, views, strict=True)]
         both = np.concatenate([prompts, np.stack([dense for dense, _ in drafts])], axis=1)
+        if self.samples is not None:
+            wish = self.samples
+            pairs = zip(observations, views, strict=True)
+            agreed = [read_samples(each.draft or _NOTHING, wish, view) for each, view in pairs]
+            both = np.concatenate([both, np.stack(agreed)], axis=1)
         # The draft's estimators see the n-gram estimates of the prompt as well.
         after = self.draft(np.concatenate([both, before[:, :2]], axis=1), [ngrams for _, ngrams in drafts])
         return np.concatenate([before, after, both], axis=1)
 
     def arrays(self) -> Arrays:
-        return self.prompt.arrays("prompt") | (self.draft.arrays("draft") if self.draft is not None else {})
+        arrays = self.prompt.arrays("prompt") | (self.draft.arrays("draft") if self.draft is not None else {})
+        return arrays | (self.sentences.arrays() if self.sentences is not None else {})
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
@@ -192,11 +207,13 @@ class Estimators:
         return cls(prompt, StageEstimators.from_arrays(arrays, "draft") if "draft.ngrams.idf" in arrays else None)
 
 
-def feature_names(step: Step) -> tuple[str, ...]:
+def feature_names(step: Step, *, sentence_size: int = 0, samples: bool = False) -> tuple[str, ...]:
     """Names of what `Estimators.features` returns, in order."""
+    prompt = (*PROMPT_FEATURES, *sentence_names(sentence_size))
     if step is Step.ROUTE:
-        return (*ESTIMATES, *PROMPT_FEATURES)
-    return (*ESTIMATES, *(f"draft_{name}" for name in ESTIMATES), *PROMPT_FEATURES, *DRAFT_FEATURES)
+        return (*ESTIMATES, *prompt)
+    drafted = (*DRAFT_FEATURES, *(SAMPLE_FEATURES if samples else ()))
+    return (*ESTIMATES, *(f"draft_{name}" for name in ESTIMATES), *prompt, *drafted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,6 +234,16 @@ class WheelsPolicy:
     """USD of a teacher call, where the outcomes said what theirs cost."""
     typical: Floats | None = None
     """(N, 2) with `cost`: expected gain and expected USD of some requests, for pacing to begin with."""
+
+    @property
+    def samples(self) -> SampleWish | None:
+        """What the gateway is to ask the student for beside the draft."""
+        return self.estimators.samples
+
+    def warm(self) -> None:
+        """Loads what scoring needs and loading the artifact did not: the sentence encoder. Raises ArtifactError."""
+        if self.estimators.sentences is not None:
+            self.estimators.sentences.encoder.warm()
 
     def score(self, observation: Observation) -> Scores:
         """See `Policy.score`. A step that the policy was not trained for gets the score of one that it was."""
@@ -300,9 +327,17 @@ class WheelsPolicy:
         steps: tuple[Step, ...] = (Step.ROUTE,) if manifest.signals == "prompt" else (Step.ROUTE, Step.DEFER)
         temperature, scale, draft_cost = np.asarray(arrays["constants"], dtype=np.float64).tolist()
         nets = {step: StepNet.from_arrays(arrays, f"net.{step}") for step in steps}
+        estimators = Estimators.from_arrays(arrays)
+        if manifest.encoder is not None:
+            encoder = find_encoder(manifest.encoder["name"], sha256=manifest.encoder["sha256"])
+            estimators = replace(estimators, sentences=Sentences.from_arrays(encoder, arrays))
+        if manifest.samples is not None:
+            estimators = replace(estimators, samples=SampleWish.of(manifest.samples))
         for step, net in nets.items():
-            if len(net.mean) != len(feature_names(step)):
-                raise ValueError(f"{step}: {len(net.mean)} features, expected {len(feature_names(step))}")
+            size = 0 if estimators.sentences is None else estimators.sentences.size
+            wanted = len(feature_names(step, sentence_size=size, samples=estimators.samples is not None))
+            if len(net.mean) != wanted:
+                raise ValueError(f"{step}: {len(net.mean)} features, expected {wanted}")
         if draft_cost == 0.0 and manifest.signals == "draft":
             # Where a draft is free, waiting for it is never worse than asking at once: the first question is spared.
             steps = (Step.DEFER,)
@@ -310,7 +345,7 @@ class WheelsPolicy:
             name=manifest.name,
             version=manifest.version,
             steps=steps,
-            estimators=Estimators.from_arrays(arrays),
+            estimators=estimators,
             nets=nets,
             prices=Prices(
                 np.asarray(arrays["prices.log_share"], np.float64), np.asarray(arrays["prices.price"], np.float64)

@@ -115,7 +115,7 @@ class PolicyStore:
             manifest = read_manifest(self.path(version))
         except ArtifactError as error:
             raise PolicyStoreError(str(error)) from None
-        return {**asdict(manifest), "version": manifest.version}
+        return {**manifest.content(), "version": manifest.version}
 
     def path(self, version: str) -> Path:
         """Where the artifact lies. Raises PolicyStoreError for an unknown version."""

@@ -85,6 +85,12 @@ def train() -> None:
     show_default=True,
     help="Of larger tables a sample of this size is learnt from, so that memory stays bounded.",
 )
+@click.option(
+    "--encoder", default=None, help="A sentence encoder that reads the prompts as well: its directory, or a hub name."
+)
+@click.option(
+    "--encoder-size", type=click.IntRange(1, 1024), default=32, show_default=True, help="Numbers kept of what it says."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--dry-run", is_flag=True, help="Read and describe the tables, train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -98,6 +104,8 @@ def train_policy_command(
     on_policy: float,
     trust: float,
     most_rows: int,
+    encoder: str | None,
+    encoder_size: int,
     resume: bool,
     dry_run: bool,
     as_json: bool,
@@ -121,6 +129,8 @@ def train_policy_command(
             click.echo(json.dumps(described, indent=2) if as_json else _described(described))
             return
         require("train", "torch", "sklearn", "matplotlib")
+        if encoder is not None:
+            require("encoder", "transformers")
         from training.learner import PathConsistencyConfig
 
         chosen: dict[str, Any] = {"seed": seed, "draft_cost": draft_cost, "on_policy": on_policy, "trust": trust}
@@ -137,6 +147,8 @@ def train_policy_command(
                 resume=resume,
                 progress=Progress(stage, tick),
                 most_rows=most_rows,
+                encoder=encoder,
+                encoder_size=encoder_size,
             )
     _print_report(report, as_json)
     if not as_json:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.cost import CLIP, CostModel
-from policies.prompt_features import NGRAMS, Floats, Ints
+from policies.prompt_features import NGRAMS, PROMPT_FEATURES, Floats, Ints
 from training.dataset import Bools, Ragged, Table
 
 FOLDS = 5
@@ -106,10 +106,12 @@ def fit_cost(table: Table, cost: Floats, config: CostConfig | None = None) -> Fi
             f"{known.sum()} training rows say what the teacher cost (column teacher_cost); {LEAST_ROWS} are needed"
         )
     index, value, starts, idf = _tfidf(table.prompt_ngrams, known, config.least_documents)
-    std = table.prompt[known].std(axis=0)
-    mean, std = table.prompt[known].mean(axis=0), np.where(std < 1e-6, 1.0, std)
-    scale = config.dense_scale / np.sqrt(table.prompt.shape[1])
-    features = _Features(index, value, starts, np.clip((table.prompt - mean) / std, -CLIP, CLIP) * scale)
+    # What an encoder adds behind the plain features is not looked at: length and words say what a call will cost.
+    prompt = table.prompt[:, : len(PROMPT_FEATURES)]
+    std = prompt[known].std(axis=0)
+    mean, std = prompt[known].mean(axis=0), np.where(std < 1e-6, 1.0, std)
+    scale = config.dense_scale / np.sqrt(prompt.shape[1])
+    features = _Features(index, value, starts, np.clip((prompt - mean) / std, -CLIP, CLIP) * scale)
     logs = np.log(np.where(np.nan_to_num(cost) > 0, cost, 1.0))
     middle = float(logs[known].mean())
 

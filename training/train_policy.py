@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from policies.artifact import Manifest, load_policy, save_artifact
 from policies.outcomes import Outcome, file_sha256, sample_outcomes
 from policies.policy import Signals
+from policies.samples import SampleWish
+from policies.sentences import find_encoder
 
 if TYPE_CHECKING:
     from policies.wheels import WheelsPolicy
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from training.learner import Loop, PathConsistencyConfig
 
 LEAST_TRAIN_ROWS = 50
+ENCODER_SIZE = 32
+"""Numbers kept of a sentence encoder."""
 MOST_ROWS = 200_000
 """Rows learnt from unless told otherwise: of larger tables a sample, so that memory stays bounded."""
 TYPICAL = 64
@@ -149,10 +153,15 @@ def train_policy(
     name: str | None = None,
     shuffle_qualities: bool = False,
     most_rows: int = MOST_ROWS,
+    encoder: str | None = None,
+    encoder_size: int = ENCODER_SIZE,
+    samples: SampleWish | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate on the test split, save; returns the report. Raises OutcomeTableError, CannotTrain.
+    """Train, evaluate on the test split, save; returns the report.
 
     `created` is an ISO date for the manifest. `shuffle_qualities` is the ablation that must come out as random.
+    `encoder` names a sentence encoder, of which `encoder_size` numbers are kept; `samples` are wanted in service too.
+    Raises OutcomeTableError, CannotTrain; EncoderMissing.
     """
     import torch
 
@@ -160,6 +169,7 @@ def train_policy(
     from training.evaluate import evaluate
     from training.learner import begin, finish, run
     from training.lessons import prepare
+    from training.widening import widen
 
     # One thread: the nets are small, and sums in a fixed order make a run reproducible.
     torch.set_num_threads(1)
@@ -173,6 +183,14 @@ def train_policy(
     digests = _digests(paths)
     progress.stage("reading the texts", len(outcomes))
     table = build_table(outcomes, description.signals, tick=lambda n: progress.tick(n, ""))
+    kept = [row for row in outcomes if description.signals == "prompt" or row.student_response is not None]
+    found = None if encoder is None else find_encoder(encoder, download=True)
+    if found is not None:
+        progress.stage("encoding sentences", len(kept))
+    table, looks = widen(
+        table, kept, encoder=found, size=encoder_size, samples=samples, tick=lambda n: progress.tick(n, "")
+    )
+    described = looks.described()
     if shuffle_qualities:
         table = shuffled(table, config.seed)
 
@@ -181,6 +199,7 @@ def train_policy(
         "signals": description.signals,
         "shuffle_qualities": shuffle_qualities,
         "most_rows": most_rows,
+        **{name: value for name, value in described.items() if value is not None},
     }
     work = out / WORK
     key = hashlib.sha256(json.dumps([digests, settings, libraries()], sort_keys=True).encode()).hexdigest()
@@ -198,11 +217,11 @@ def train_policy(
         progress.tick(1, f"validation loss {loop.best_loss:.4f} at step {loop.best_step}")
 
     run(loop, lessons, config, tick=tell, checkpoint=checkpoint)
-    policy = finish(loop, lessons, fitted.estimators, table, config, name or out.resolve().name)
+    estimators = looks.given_to(fitted.estimators)
+    policy = finish(loop, lessons, estimators, table, config, name or out.resolve().name)
     policy = with_bills(policy, outcomes, table)
 
     progress.stage("evaluating", 1)
-    kept = [row for row in outcomes if description.signals == "prompt" or row.student_response is not None]
     test = [kept[i] for i in table.rows("test")]
     measured: dict[str, Any] = evaluate(policy, test) if test else {}
     progress.tick(1, "")
@@ -218,6 +237,8 @@ def train_policy(
         settings=settings,
         metrics={key: measured.get(key) for key in ("rows", "apgr", "apgr_ci95", "cpt50", "cpt80")},
         created=created,
+        encoder=described["encoder"],
+        samples=described["samples"],
     )
     report = {
         **measured,

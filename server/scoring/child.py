@@ -18,7 +18,7 @@ for _library in ("OMP", "OPENBLAS", "MKL"):  # before numpy: matrices of a few r
 
 from policies.artifact import ArtifactError, load_policy  # noqa: E402
 from policies.observation import Observation  # noqa: E402
-from policies.policy import BatchPolicy, Policy, Scores  # noqa: E402
+from policies.policy import BatchPolicy, NeedsWarming, Policy, Scores  # noqa: E402
 from server.lifetime import die_with_parent  # noqa: E402
 from server.scoring.scorer import typical_of  # noqa: E402
 from server.scoring.wire import Frames, frame, observation_of, outcome_row  # noqa: E402
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with socket.socket(fileno=options.socket) as line, contextlib.suppress(ConnectionError):
         try:
             policy = load_policy(options.artifact)
+            if isinstance(policy, NeedsWarming):
+                policy.warm()
         except ArtifactError as error:
             line.sendall(frame({"error": str(error)}))
             return 1
