@@ -8,79 +8,91 @@ tables yourself (see docs/routing.md), nothing is downloaded. `make bench-routin
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import routing_experiments as experiments
-from benchmarks.routing_cells import BUDGETS, CELLS, GSM8K, JUDGED, PRO, Bench
+from benchmarks.routing_cells import CELLS, GSM8K, JUDGED, PRO, Bench, Result
 from benchmarks.routing_report import markdown, plots
 from benchmarks.tables import tables_in
 
 QUICK_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt")
-EXPERIMENTS = ("quality", "two-steps", "budgets", "transfer", "rows", "ablations")
+EXPERIMENTS = ("quality", "two-steps", "budgets", "transfer", "rows", "ablations", "two-step-ablations")
 DRAFT_CELLS = (f"{GSM8K}:draft", f"{PRO}:draft")
 FEW_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt", f"{PRO}:draft")
 """Cells of the experiments that compare variants of the policy with each other."""
 
 
 def measure(bench: Bench, name: str, cells: tuple[str, ...], seeds: int, fewer: int) -> dict[str, Any]:
-    """One experiment on the cells that it is made for: cell -> results; `fewer` seeds where variants are many."""
-    few, every = [cell for cell in cells if cell in FEW_CELLS], range(seeds)
+    """One experiment on the cells that it is made for: cell -> results.
+
+    Where variants are many, the large tables get `fewer` seeds.
+    """
+
+    def some(cell: str) -> range:
+        return range(seeds if cell.startswith((GSM8K, JUDGED)) else fewer)
+
+    few = [cell for cell in cells if cell in FEW_CELLS]
+    drafts = [cell for cell in cells if cell in DRAFT_CELLS]
     match name:
         case "quality":
             return {
                 cell: {
-                    "seeds": [experiments.quality(bench, cell, seed) for seed in every],
+                    "seeds": [experiments.quality(bench, cell, seed) for seed in range(seeds)],
                     "rivals": experiments.rivals(bench, cell),
                 }
                 for cell in cells
             }
         case "two-steps":
             return {
-                cell: {
-                    str(cost): [experiments.two_steps(bench, cell, seed, cost) for seed in range(fewer)]
-                    for cost in experiments.DRAFT_COSTS
-                }
-                for cell in cells
-                if cell in DRAFT_CELLS
+                cell: _by_variant(cell, experiments.DRAFT_COSTS, range(seeds), partial(experiments.two_steps, bench))
+                for cell in drafts
             }
         case "budgets":
-            return {
-                cell: {
-                    "one": [experiments.quality(bench, cell, seed) for seed in range(fewer)],
-                    "many": {
-                        str(share): [experiments.one_budget(bench, cell, seed, share) for seed in range(fewer)]
-                        for share in BUDGETS
-                    },
-                }
-                for cell in few
-            }
+            return {cell: [experiments.one_against_many(bench, cell, seed) for seed in some(cell)] for cell in few}
         case "transfer":
-            return {cell: [experiments.transfer(bench, cell, seed) for seed in range(fewer)] for cell in cells}
+            return {cell: [experiments.transfer(bench, cell, seed) for seed in some(cell)] for cell in cells}
         case "rows":
             return {
                 cell: {
-                    str(count): [experiments.rows(bench, cell, seed, count) for seed in range(fewer)]
+                    str(count): [experiments.rows(bench, cell, seed, count) for seed in some(cell)]
                     for count in experiments.ROWS
                 }
                 for cell in cells
                 if cell == f"{PRO}:draft"
             }
-        case _:
+        case "ablations":
+            variants = (*experiments.ABLATIONS, *experiments.BARE)
             return {
                 cell: {
-                    "as it is": [experiments.quality(bench, cell, seed) for seed in range(fewer)],
-                    **{
-                        variant: [experiments.ablation(bench, cell, seed, variant) for seed in range(fewer)]
-                        for variant in experiments.ABLATIONS
-                    },
-                    "regression": [experiments.regression(bench, cell, seed) for seed in range(fewer)],
-                    "shuffled qualities": [experiments.shuffled_qualities(bench, cell, seed) for seed in range(fewer)],
+                    "as it is": [experiments.quality(bench, cell, seed) for seed in some(cell)],
+                    **_by_variant(cell, variants, some(cell), partial(experiments.ablation, bench)),
+                    "regression": [experiments.regression(bench, cell, seed) for seed in some(cell)],
+                    "shuffled qualities": [experiments.shuffled_qualities(bench, cell, seed) for seed in some(cell)],
                 }
                 for cell in few
             }
+        case _:
+            variants = tuple(experiments.ABLATIONS)
+            return {
+                cell: _by_variant(cell, variants, some(cell), partial(experiments.two_step_ablation, bench))
+                for cell in drafts
+            }
+
+
+def _by_variant(
+    cell: str, variants: tuple[Any, ...], seeds: range, make: Callable[[str, int, Any], Result]
+) -> dict[str, list[Result]]:
+    """Seed by seed, since policies of the last cell and seed stay in memory."""
+    found: dict[str, list[Result]] = {str(variant): [] for variant in variants}
+    for seed in seeds:
+        for variant in variants:
+            found[str(variant)].append(make(cell, seed, variant))
+    return found
 
 
 def main() -> None:
@@ -89,7 +101,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=EXPERIMENTS, help="repeatable")
     parser.add_argument("--cell", action="append", choices=CELLS, metavar="TABLE:SIGNALS", help="repeatable")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--fewer-seeds", type=int, default=1, help="seeds of the experiments with many variants")
+    parser.add_argument("--fewer-seeds", type=int, default=1, help="seeds of variants on large tables")
     parser.add_argument("--quick", action="store_true", help="two small cells, one seed, 200 steps")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/routing.json"))
     given = parser.parse_args()

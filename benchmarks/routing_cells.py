@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,35 @@ class Bench:
     kept: Path
     steps: int
     say: Callable[[str], None] = print
-    _table: tuple[str, Table] | None = None
-    _fitted: tuple[tuple[str, int], Fitted] | None = None
+    _tables: dict[str, Table] = field(default_factory=dict)
+    _fitted: dict[tuple[str, int], Fitted] = field(default_factory=dict)
+    _learned: dict[str, "Learned"] = field(default_factory=dict)
+    _learned_from: tuple[str, int] | None = None
 
     def table(self, cell: str) -> Table:
-        """The last one stays in memory: experiments go cell by cell."""
-        if self._table is None or self._table[0] != cell:
+        if cell not in self._tables:
             name, signals = cell.split(":")
             outcomes = read_outcomes(self.data / f"{name}.parquet")
-            self._table = (cell, build_table(outcomes, signals))  # type: ignore[arg-type]
-        return self._table[1]
+            self._tables[cell] = build_table(outcomes, signals)  # type: ignore[arg-type]
+        return self._tables[cell]
 
     def fitted(self, cell: str, seed: int) -> Fitted:
-        if self._fitted is None or self._fitted[0] != (cell, seed):
-            self._fitted = ((cell, seed), fit_estimators(self.table(cell), EstimatorConfig(seed=seed)))
-        return self._fitted[1]
+        if (cell, seed) not in self._fitted:
+            self._fitted[cell, seed] = fit_estimators(self.table(cell), EstimatorConfig(seed=seed))
+        return self._fitted[cell, seed]
+
+    def learned(self, cell: str, seed: int, *, blind: bool = False, **settings: Any) -> "Learned":
+        """The policy of a cell and seed; `blind`: to the drafts. Those of the last cell and seed stay in memory."""
+        if self._learned_from != (cell, seed):
+            self._learned.clear()
+            self._learned_from = (cell, seed)
+        key = json.dumps([blind, settings], sort_keys=True)
+        if key not in self._learned:
+            table, fitted = self.table(cell), self.fitted(cell, seed)
+            if blind:
+                table, fitted = prompts_only(table, fitted)
+            self._learned[key] = learn(table, fitted, config_of(seed, **{"steps": self.steps, **settings}))
+        return self._learned[key]
 
     def once(self, experiment: str, cell: str, seed: int, variant: str, make: Callable[[], Result]) -> Result:
         """What was measured before under the same settings and data, or `make()`."""

@@ -22,7 +22,6 @@ from benchmarks.routing_cells import (
     config_of,
     learn,
     measured,
-    prompts_only,
 )
 from policies.action import Step
 from policies.prompt_features import Floats
@@ -52,7 +51,7 @@ def quality(bench: Bench, cell: str, seed: int) -> Result:
     """The policy as `tw train policy` makes it."""
 
     def make() -> Result:
-        return measured(learn(bench.table(cell), bench.fitted(cell, seed), config_of(seed, steps=bench.steps)))
+        return measured(bench.learned(cell, seed))
 
     return bench.once("quality", cell, seed, "wheels", make)
 
@@ -114,6 +113,22 @@ def acts(learned: Learned, kind: str) -> Acts:
     return Acts(np.array(asked, dtype=np.float64), np.array(drafted, dtype=np.float64))
 
 
+def two_step_areas(found: dict[str, Acts], gain: Floats, draft_cost: float) -> tuple[Floats, dict[str, Floats], Floats]:
+    """What K policies win over total costs from one draft to one teacher call.
+
+    Returns the costs (101,), PGR at each by name (101,), and areas over 200 resamples of the B rows (200, K).
+    """
+    count, grid = len(gain), np.linspace(draft_cost, 1.0, 101)
+
+    def curves(weight: Floats) -> dict[str, Floats]:
+        return {name: np.interp(grid, *each.spending(gain, weight, draft_cost)) for name, each in found.items()}
+
+    # The same draws whatever is compared, so that differences are of pairs.
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1.0 / count), size=200) / count
+    spread = np.array([[curve.mean() for curve in curves(draw).values()] for draw in draws])
+    return grid, curves(np.full(count, 1.0 / count)), spread
+
+
 def two_steps(bench: Bench, cell: str, seed: int, draft_cost: float) -> Result:
     """Area under PGR over total costs from one draft to one teacher call, for each kind of policy.
 
@@ -121,50 +136,69 @@ def two_steps(bench: Bench, cell: str, seed: int, draft_cost: float) -> Result:
     """
 
     def make() -> Result:
-        table, fitted = bench.table(cell), bench.fitted(cell, seed)
-        config = config_of(seed, steps=bench.steps)
-        both = learn(table, fitted, replace(config, draft_cost=draft_cost))
+        both = bench.learned(cell, seed, draft_cost=draft_cost)
         found = {
             "both": acts(both, "both"),
-            "defer": acts(learn(table, fitted, config), "defer"),
-            "route": acts(learn(*prompts_only(table, fitted), config), "route"),
+            "defer": acts(bench.learned(cell, seed), "defer"),
+            "route": acts(bench.learned(cell, seed, blind=True), "route"),
         }
-        gain, count = both.teacher - both.student, len(both.student)
-        grid = np.linspace(draft_cost, 1.0, 101)
-
-        def curves(weight: Floats) -> dict[str, Floats]:
-            return {kind: np.interp(grid, *each.spending(gain, weight, draft_cost)) for kind, each in found.items()}
-
-        def won(areas: dict[str, float]) -> float:
-            return areas["both"] - max(areas["defer"], areas["route"])
-
-        seen = curves(np.full(count, 1.0 / count))
-        rng = np.random.default_rng(0)
-        draws = rng.multinomial(count, np.full(count, 1.0 / count), size=200) / count
-        spread = [won({kind: float(curve.mean()) for kind, curve in curves(draw).items()}) for draw in draws]
+        grid, seen, spread = two_step_areas(found, both.teacher - both.student, draft_cost)
         area = {kind: round(float(curve.mean()), 4) for kind, curve in seen.items()}
+        won = spread[:, 0] - spread[:, 1:].max(axis=1)
         return {
             "cost": grid.round(4).tolist(),
             "curves": {kind: curve.round(4).tolist() for kind, curve in seen.items()},
             "area": area,
-            "won": round(won(area), 4),
-            "won_ci95": np.quantile(spread, (0.025, 0.975)).round(4).tolist(),
+            "won": round(area["both"] - max(area["defer"], area["route"]), 4),
+            "won_ci95": interval(won),
         }
 
     return bench.once("two-steps", cell, seed, str(draft_cost), make)
 
 
+def interval(draws: Floats) -> list[float]:
+    """The middle 95% of resamples (R,)."""
+    return [round(float(end), 4) for end in np.quantile(draws, (0.025, 0.975))]
+
+
 # --- one policy against many -----------------------------------------------------------------------------------------
 
 
-def one_budget(bench: Bench, cell: str, seed: int, share: float) -> Result:
-    """A policy trained for one budget alone."""
+def one_against_many(bench: Bench, cell: str, seed: int) -> Result:
+    """PGR at five budgets of the policy for all of them, of a policy trained for each, and what the first one loses.
+
+    Intervals are of the difference, over resampled test rows.
+    """
 
     def make() -> Result:
-        config = config_of(seed, steps=bench.steps, only_share=share)
-        return measured(learn(bench.table(cell), bench.fitted(cell, seed), config), resamples=0)
+        one = bench.learned(cell, seed)
+        gain, count = one.teacher - one.student, len(one.student)
+        draws = np.random.default_rng(0).multinomial(count, np.full(count, 1.0 / count), size=400) / count
+        pgrs, lost = [], []
+        for share in BUDGETS:
+            each = bench.learned(cell, seed, only_share=share)
+            pair = [asked_at(policy.scores(share), share) for policy in (one, each)]
+            pgrs.append([float((asked * gain).mean() / gain.mean()) for asked in pair])
+            lost.append(draws @ ((pair[1] - pair[0]) * gain) / (draws @ gain))
+        first, second = (np.array(values) for values in zip(*pgrs, strict=True))
+        return {
+            "one": first.round(4).tolist(),
+            "many": second.round(4).tolist(),
+            "lost": (second - first).round(4).tolist(),
+            "lost_ci95": [interval(draw) for draw in lost],
+            "mean_lost": round(float((second - first).mean()), 4),
+            "mean_lost_ci95": interval(np.mean(lost, axis=0)),
+        }
 
-    return bench.once("one-budget", cell, seed, str(share), make)
+    return bench.once("one-against-many", cell, seed, "all", make)
+
+
+def asked_at(scores: Floats, share: float) -> Floats:
+    """(B,) 1 for the best-scored rows up to the share, a part of 1 for the last one."""
+    order = np.argsort(-scores, kind="stable")
+    asked = np.zeros(len(scores))
+    asked[order] = np.clip(share * len(scores) - np.arange(len(scores)), 0.0, 1.0)
+    return asked
 
 
 # --- transfer and learning curve -------------------------------------------------------------------------------------
@@ -244,22 +278,57 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "with Trust-PCL's reference": {"trust": 0.5},
     "blend alone": {"steps": 0},
 }
+UNCHECKED = {"doubt": -1e6}
+"""All that training adds is kept, whether or not the validation rows bear it out."""
+BARE: dict[str, dict[str, Any]] = {
+    "nothing taken back": UNCHECKED,
+    **{
+        f"{name}, nothing taken back": ABLATIONS[name] | UNCHECKED
+        for name in ("off-policy only", "on-policy only", "no entropy", "no budget in the observation")
+    },
+}
+ABLATION_DRAFT_COST = 0.1
+
+
+def ablated(bench: Bench, cell: str, seed: int, variant: str, **settings: Any) -> Learned:
+    learned = bench.learned(cell, seed, **{**(ABLATIONS | BARE)[variant], **settings})
+    if variant.startswith("no budget in the observation"):
+        # What does not see the budget has one price for all of them.
+        prices = learned.policy.prices
+        flat = Prices(prices.log_share, np.full(len(prices.price), prices.at(0.2)))
+        learned = replace(learned, policy=replace(learned.policy, prices=flat))
+    return learned
 
 
 def ablation(bench: Bench, cell: str, seed: int, variant: str) -> Result:
-    """One variant on the same estimators; `blend alone` is the start of training."""
+    """One variant on the same estimators, drafts free; `blend alone` is the start of training."""
 
     def make() -> Result:
-        settings = {"steps": bench.steps, **ABLATIONS[variant]}
-        learned = learn(bench.table(cell), bench.fitted(cell, seed), config_of(seed, **settings))
-        if variant == "no budget in the observation":
-            # What does not see the budget has one price for all of them.
-            prices = learned.policy.prices
-            flat = Prices(prices.log_share, np.full(len(prices.price), prices.at(0.2)))
-            learned = replace(learned, policy=replace(learned.policy, prices=flat))
-        return measured(learned, resamples=0)
+        return measured(ablated(bench, cell, seed, variant), resamples=0)
 
     return bench.once("ablation", cell, seed, variant, make)
+
+
+def two_step_ablation(bench: Bench, cell: str, seed: int, variant: str) -> Result:
+    """One variant where a draft costs a tenth of a call, by area as in `two_steps`; what it loses, in pairs of rows."""
+
+    def make() -> Result:
+        cost = ABLATION_DRAFT_COST
+        whole = bench.learned(cell, seed, draft_cost=cost)
+        found = {
+            "as it is": acts(whole, "both"),
+            variant: acts(ablated(bench, cell, seed, variant, draft_cost=cost), "both"),
+        }
+        _, seen, spread = two_step_areas(found, whole.teacher - whole.student, cost)
+        whole_area, area = (round(float(curve.mean()), 4) for curve in seen.values())
+        return {
+            "area": area,
+            "whole_area": whole_area,
+            "lost": round(whole_area - area, 4),
+            "lost_ci95": interval(spread[:, 0] - spread[:, 1]),
+        }
+
+    return bench.once("two-step-ablation", cell, seed, variant, make)
 
 
 def regression(bench: Bench, cell: str, seed: int) -> Result:
@@ -295,7 +364,7 @@ def regression(bench: Bench, cell: str, seed: int) -> Result:
 
 
 def shuffled_qualities(bench: Bench, cell: str, seed: int) -> Result:
-    """Learned from qualities dealt out at random, measured on the true ones."""
+    """Learned from qualities dealt out at random, measured on the true ones: 0.5 must lie in the interval."""
 
     def make() -> Result:
         true = bench.table(cell)
@@ -303,6 +372,6 @@ def shuffled_qualities(bench: Bench, cell: str, seed: int) -> Result:
         config = config_of(seed, steps=bench.steps)
         learned = learn(table, fit_estimators(table, config.estimators), config)
         test = true.rows("test")
-        return measured(replace(learned, student=true.student[test], teacher=true.teacher[test]), resamples=0)
+        return measured(replace(learned, student=true.student[test], teacher=true.teacher[test]))
 
-    return bench.once("ablation", cell, seed, "shuffled qualities", make)
+    return bench.once("shuffled", cell, seed, "qualities", make)

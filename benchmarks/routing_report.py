@@ -59,29 +59,35 @@ def _quality(found: Mapping[str, Any]) -> str:
     return table(head, rows) + "\n\n" + table(["cell", "wheels", *SHOWN_RIVALS], rivals)
 
 
+def _mean_interval(results: Sequence[Result], key: str) -> str:
+    """The mean over seeds of the ends of their intervals."""
+    ends = [result[key] for result in results if result[key] is not None]
+    return f"[{mean(low for low, _ in ends):+.3f}, {mean(high for _, high in ends):+.3f}]" if ends else "-"
+
+
 def _two_steps(found: Mapping[str, Any]) -> str:
     rows = []
     for cell, costs in found.items():
         for cost, results in costs.items():
             area = {kind: mean(result["area"][kind] for result in results) for kind in ("both", "route", "defer")}
-            low, high = results[0]["won_ci95"]
-            won = f"{_average(results, 'won'):+.3f} [{low:+.3f}, {high:+.3f}]"
-            rows.append([cell, cost, *(f"{area[kind]:.3f}" for kind in ("route", "defer", "both")), won])
-    return table(["cell", "a draft costs", "route alone", "defer alone", "both", "over the better one"], rows)
+            won = f"{_average(results, 'won'):+.3f} {_mean_interval(results, 'won_ci95')}"
+            seeds = " ".join(f"{result['won']:+.3f}" for result in results)
+            rows.append([cell, cost, *(f"{area[kind]:.3f}" for kind in ("route", "defer", "both")), won, seeds])
+    return table(["cell", "a draft costs", "route alone", "defer alone", "both", "over the better one", "seeds"], rows)
 
 
 def _budgets(found: Mapping[str, Any]) -> str:
     rows = []
-    for cell, result in found.items():
-        one = _averages(result["one"], "pgr")
-        many = [_averages(result["many"][str(share)], "pgr")[i] for i, share in enumerate(BUDGETS)]
-        lost = [f"{b - a:+.3f}" for a, b in zip(one, many, strict=True)]
-        rows += [
-            [cell, "one for all", *(f"{value:.3f}" for value in one)],
-            ["", "one for each", *(f"{value:.3f}" for value in many)],
-            ["", "lost", *lost],
-        ]
-    return table(["cell", "policies", *(f"{share:.0%}" for share in BUDGETS)], rows)
+    for cell, results in found.items():
+        for label, key in (("one for all", "one"), ("one for each", "many"), ("lost", "lost")):
+            values = _averages(results, key)
+            overall = mean(values)
+            signed = "+" if key == "lost" else ""
+            last = f"{overall:{signed}.3f}"
+            if key == "lost":
+                last += f" {_mean_interval(results, 'mean_lost_ci95')}"
+            rows.append([cell if key == "one" else "", label, *(f"{value:{signed}.3f}" for value in values), last])
+    return table(["cell", "policies", *(f"{share:.0%}" for share in BUDGETS), "mean"], rows)
 
 
 def _transfer(found: Mapping[str, Any], quality: Mapping[str, Any] | None) -> str:
@@ -119,12 +125,32 @@ def _ablations(found: Mapping[str, Any]) -> str:
                 for kind in ("linear", "network"):
                     parts = [result[kind] for result in results]
                     pgrs = " ".join(f"{value:.2f}" for value in _averages(parts, "pgr"))
-                    rows.append([cell, f"regression of the gain, {kind}", shown(_average(parts, "apgr")), pgrs, "-"])
+                    rows.append([cell, f"regression of the gain, {kind}", _with_seeds(parts), pgrs, "-"])
                 continue
             pgrs = " ".join(f"{value:.2f}" for value in _averages(results, "pgr"))
             acted = " ".join(f"{value:.2f}" for value in _averages(results, "acted_pgr"))
-            rows.append([cell, variant, shown(_average(results, "apgr")), pgrs, acted])
-    return table(["cell", "variant", "APGR", "PGR at .05 .1 .2 .3 .5", "acting alone"], rows)
+            rows.append([cell, variant, _with_seeds(results), pgrs, acted])
+    return table(["cell", "variant", "APGR (seeds)", "PGR at .05 .1 .2 .3 .5", "acting alone"], rows)
+
+
+def _with_seeds(results: Sequence[Result]) -> str:
+    seeds = " ".join(shown(result["apgr"]) for result in results)
+    return f"{_average(results, 'apgr'):.3f}" + (f" ({seeds})" if len(results) > 1 else "")
+
+
+def _two_step_ablations(found: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            cell,
+            variant,
+            f"{_average(results, 'area'):.3f}",
+            f"{_average(results, 'whole_area'):.3f}",
+            f"{_average(results, 'lost'):+.3f} {_mean_interval(results, 'lost_ci95')}",
+        ]
+        for cell, variants in found.items()
+        for variant, results in variants.items()
+    ]
+    return table(["cell", "variant", "area", "area as it is", "lost"], rows)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -142,8 +168,10 @@ def markdown(found: Mapping[str, Any]) -> str:
                 text = _transfer(result, found.get("quality"))
             case "rows":
                 text = _rows(result)
-            case _:
+            case "ablations":
                 text = _ablations(result)
+            case _:
+                text = _two_step_ablations(result)
         parts.append(f"## {name}\n\n{text}\n")
     return "\n".join(parts)
 

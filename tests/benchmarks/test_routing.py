@@ -8,7 +8,16 @@ import pytest
 
 from benchmarks.routing import EXPERIMENTS, measure
 from benchmarks.routing_cells import Bench, Learned, acting, config_of, learn, measured, prompts_only
-from benchmarks.routing_experiments import ABLATIONS, acts, pooled, standardised
+from benchmarks.routing_experiments import (
+    ABLATIONS,
+    BARE,
+    acts,
+    asked_at,
+    interval,
+    pooled,
+    standardised,
+    two_step_areas,
+)
 from benchmarks.routing_report import markdown, plots
 from tests.training.tables import sums, write
 from training.dataset import Table, build_table
@@ -96,7 +105,7 @@ def test_every_experiment_has_a_table_in_the_report(learned: Learned) -> None:
     result = {**measured(learned, resamples=20), "cpu_s": 1.0}
     rival = {"apgr": 0.5, "pgr": result["pgr"], "curve": result["curve"]}
     quality = {"c": {"seeds": [result, result], "rivals": {"random": rival, "gbdt": rival}}}
-    variants = {name: [result] for name in ("as it is", *ABLATIONS)} | {
+    variants = {name: [result] for name in ("as it is", *ABLATIONS, *BARE)} | {
         "regression": [{"linear": rival, "network": rival}]
     }
     steps = {
@@ -106,24 +115,46 @@ def test_every_experiment_has_a_table_in_the_report(learned: Learned) -> None:
         "won_ci95": [0.0, 0.2],
         "area": {"both": 0.6, "route": 0.5, "defer": 0.5},
     }
+    budgets = {
+        "one": [0.1, 0.2, 0.3, 0.4, 0.5],
+        "many": [0.1, 0.2, 0.3, 0.4, 0.55],
+        "lost": [0.0, 0.0, 0.0, 0.0, 0.05],
+        "mean_lost_ci95": [-0.02, 0.03],
+    }
+    lost = {"area": 0.5, "whole_area": 0.6, "lost": 0.1, "lost_ci95": [0.0, 0.2]}
     found = {
         "quality": quality,
         "two-steps": {"c": {"0.1": [steps]}},
-        "budgets": {"c": {"one": [result], "many": {str(b): [result] for b in (0.05, 0.1, 0.2, 0.3, 0.5)}}},
+        "budgets": {"c": [budgets]},
         "transfer": {"c": [{**result, "rows_known": 7}]},
         "rows": {"c": {"500": [{**result, "count": 500}]}},
         "ablations": {"c": variants},
+        "two-step-ablations": {"c": {"no entropy": [lost]}},
     }
     assert tuple(found) == EXPERIMENTS
     text = markdown(found)
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {name}" for name in EXPERIMENTS]
-    assert "| c | 0.1 | 0.500 | 0.500 | 0.600 | +0.100 [+0.000, +0.200] |" in text
+    assert "| c | 0.1 | 0.500 | 0.500 | 0.600 | +0.100 [+0.000, +0.200] | +0.100 |" in text
+    assert "|  | lost | +0.000 | +0.000 | +0.000 | +0.000 | +0.050 | +0.010 [-0.020, +0.030] |" in text
+    assert "| c | no entropy | 0.500 | 0.600 | +0.100 [+0.000, +0.200] |" in text
     assert {name: picture[:4] for name, picture in plots(found).items()} == dict.fromkeys(
         ("quality", "two-steps", "rows"), b"\x89PNG"
     )
 
 
+def test_best_scored_rows_are_asked_up_to_the_share() -> None:
+    assert asked_at(np.array([0.1, 0.9, 0.5, -1.0]), 0.375).tolist() == [0.0, 1.0, 0.5, 0.0]
+
+
+def test_a_policy_compared_with_itself_wins_and_loses_nothing(learned: Learned) -> None:
+    found = {name: acts(learned, "both") for name in ("one", "other")}
+    grid, curves, spread = two_step_areas(found, learned.teacher - learned.student, 0.1)
+    assert grid[[0, -1]].tolist() == [0.1, 1.0]
+    assert curves["one"].tolist() == curves["other"].tolist()
+    assert interval(spread[:, 0] - spread[:, 1]) == [0.0, 0.0]
+
+
 def test_an_experiment_leaves_out_cells_that_it_is_not_made_for(tmp_path: Path) -> None:
     bench = Bench(tmp_path, tmp_path, 10)
-    for name in ("two-steps", "rows"):
+    for name in ("two-steps", "rows", "two-step-ablations"):
         assert measure(bench, name, ("mmlu-mixtral-gpt4:prompt",), 1, 1) == {}
