@@ -112,7 +112,7 @@ def train_policy_command(
 ) -> None:
     """Learn when to ask the teacher, for all budgets at once.
 
-    Writes manifest.json, weights.npz, report.json, curve.png and training.png into --out.
+    Writes manifest.json, weights.npz, report.json, and curve.png, regret.png, calibration.png, training.png into --out.
     """
     from dataclasses import asdict
 
@@ -166,6 +166,7 @@ def train_policy_command(
 @click.option("--baselines/--no-baselines", default=True, help="Fit the baselines on the train split, for comparison.")
 @click.option("--plot", type=PATH, help="Write quality against share, with the baselines, as PNG.")
 @click.option("--calibration", type=PATH, help="Write expected gain against the gain seen, as PNG.")
+@click.option("--regret", type=PATH, help="Write its own thresholds against the best in hindsight, as PNG.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the baselines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
@@ -175,6 +176,7 @@ def evaluate(
     baselines: bool,
     plot: Path | None,
     calibration: Path | None,
+    regret: Path | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -187,7 +189,7 @@ def evaluate(
     with _told_plainly():
         if baselines:
             require("train", "sklearn")
-        if plot or calibration:
+        if plot or calibration or regret:
             require("train", "matplotlib")
         policy = load_policy(policy_dir)
         rows = read_outcomes(*outcomes)
@@ -201,9 +203,10 @@ def evaluate(
                 seed=seed,
                 plot=plot is not None,
                 calibration=calibration is not None,
+                regret=regret is not None,
                 tick=lambda note: tick(1, note),
             )
-        for path, name in ((plot, "plot"), (calibration, "calibration")):
+        for path, name in ((plot, "plot"), (calibration, "calibration"), (regret, "regret")):
             if path is not None:
                 path.write_bytes(pictures[name])
     _print_report(report, as_json)

@@ -86,11 +86,20 @@ def ranking(scores: Floats, student: Floats, teacher: Floats, *, resamples: int 
     }
 
 
+def hindsight(scores: Floats, student: Floats, teacher: Floats, share: float) -> float:
+    """Mean quality under the best threshold on scores (N,) that asks no more than `share` of these rows."""
+    count = len(student)
+    shares = np.arange(math.floor(share * count + 1e-9) + 1) / count
+    return float(quality_at(scores, student, teacher, shares).max())
+
+
 def curve(scores_at: ScoresAt, student: Floats, teacher: Floats) -> list[dict[str, float | None]]:
     """One point per budget: the share asked, never above the budget, and the quality got.
 
     The best-scored floor(budget * N) rows are asked, as under a share cap. `open_loop_share` is what the scores alone
-    (above 0) would have asked, without a ledger and without pacing.
+    (above 0) would have asked, without a ledger and without pacing; `capped_quality` is what they get under the cap,
+    which refuses whoever comes too late. `regret` is what that lacks against the best threshold on these very scores
+    that hindsight could have set, asking no more than the budget.
     """
     count = len(student)
     points: list[dict[str, float | None]] = []
@@ -100,6 +109,9 @@ def curve(scores_at: ScoresAt, student: Floats, teacher: Floats) -> list[dict[st
         quality = float(quality_at(scores, student, teacher, np.array([share]))[0])
         asked = scores > 0
         recovered = pgr(np.array([quality]), float(student.mean()), float(teacher.mean()))
+        wanted = float(asked.mean())
+        got = float(((teacher - student) * asked).mean()) * (min(1.0, share / wanted) if wanted > 0 else 0.0)
+        capped, best = float(student.mean()) + got, hindsight(scores, student, teacher, share)
         points.append(
             {
                 "budget": budget,
@@ -108,6 +120,8 @@ def curve(scores_at: ScoresAt, student: Floats, teacher: Floats) -> list[dict[st
                 "pgr": rounded(float(recovered[0])),
                 "open_loop_share": rounded(float(asked.mean())),
                 "open_loop_quality": rounded(float(np.where(asked, teacher, student).mean())),
+                "capped_quality": rounded(capped),
+                "regret": rounded(best - capped),
             }
         )
     return points

@@ -70,6 +70,28 @@ def calibration(expected: Floats, gain: Floats, bins: int = 10) -> bytes:
     return _png(figure)
 
 
+def regret(report: dict[str, Any]) -> bytes:
+    """What the policy's own thresholds get under a cap, against the best threshold in hindsight, at each budget."""
+    figure, axes = _axes()
+    points = report["curve"]
+    budgets = [point["budget"] for point in points]
+    capped = np.array([point["capped_quality"] for point in points])
+    lost = np.array([point["regret"] for point in points])
+    ends = [report["student_quality"], report["teacher_quality"]]
+    axes.plot([0, 1], ends, linestyle="--", color="grey", label="random")
+    axes.plot(budgets, capped + lost, marker="o", markersize=3, color="C0", label="the best threshold in hindsight")
+    axes.plot(budgets, capped, marker="o", markersize=3, color="C3", label="its own thresholds under a cap, not paced")
+    worst = int(lost.argmax())
+    axes.fill_between(
+        budgets, capped, capped + lost, color="C3", alpha=0.2,
+        label=f"regret: {lost.mean():.3f} on average, {lost[worst]:.3f} at a budget of {budgets[worst]:.0%}",
+    )  # fmt: skip
+    axes.set_xlabel("budget, as a share of requests")
+    axes.set_ylabel("mean quality")
+    axes.legend(loc="lower right", fontsize=8)
+    return _png(figure)
+
+
 def what_if_curve(report: dict[str, Any]) -> bytes:
     """Quality against share with 95% intervals: other shares, what was asked about, what was done."""
     figure, axes = _axes()

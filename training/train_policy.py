@@ -257,7 +257,7 @@ def train_policy(
             "curves": loop.curves,
         },
     }
-    saved = _save(out, manifest, policy, report)
+    saved = _save(out, manifest, policy, report, test)
     report["policy_version"] = saved.version
     load_policy(out)  # what was written can be read, or this run failed
     shutil.rmtree(work, ignore_errors=True)
@@ -354,11 +354,19 @@ def _prices(policy: "WheelsPolicy") -> list[dict[str, float]]:
     ]
 
 
-def _save(out: Path, manifest: Manifest, policy: "WheelsPolicy", report: dict[str, Any]) -> Manifest:
-    from training.plots import quality_curve, training_curves
+def _save(
+    out: Path, manifest: Manifest, policy: "WheelsPolicy", report: dict[str, Any], test: Sequence[Outcome]
+) -> Manifest:
+    import numpy as np
 
-    extra: dict[str, bytes] = {"training.png": training_curves(report["training"]["curves"])}
+    from training import plots
+    from training.evaluation_run import expected_gain
+
+    extra: dict[str, bytes] = {"training.png": plots.training_curves(report["training"]["curves"])}
     if report.get("curve"):
-        extra["curve.png"] = quality_curve(report)
+        gain = np.array([(row.teacher_quality or 0.0) - (row.student_quality or 0.0) for row in test])
+        extra["curve.png"] = plots.quality_curve(report)
+        extra["regret.png"] = plots.regret(report)
+        extra["calibration.png"] = plots.calibration(expected_gain(policy, test), gain)
     extra["report.json"] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
     return save_artifact(out, manifest, policy.arrays(), extra)

@@ -45,6 +45,8 @@ def test_training_leaves_a_policy_a_report_and_pictures(trained: Path, table: Pa
         "weights.npz",
         "report.json",
         "curve.png",
+        "regret.png",
+        "calibration.png",
         "training.png",
     }
     assert (trained / "curve.png").read_bytes()[:4] == b"\x89PNG"
@@ -84,12 +86,12 @@ def test_the_report_of_an_evaluation_has_the_promised_shape(trained: Path, table
 def test_an_evaluation_in_words_with_pictures(trained: Path, table: Path, tmp_path: Path) -> None:
     result = tw(
         "evaluate", "--policy", trained, "--outcomes", table, "--split", "all", "--no-baselines",
-        "--plot", tmp_path / "p.png", "--calibration", tmp_path / "c.png",
+        "--plot", tmp_path / "p.png", "--calibration", tmp_path / "c.png", "--regret", tmp_path / "r.png",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "300 rows: student" in result.stdout
-    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("p", "c", "r"):
+        assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG", name
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(
