@@ -36,6 +36,11 @@ TEMPERATURE = 0.8
 TOKENS = 64
 """Of a sample, unless told otherwise."""
 MOST = 16
+_NOT_SAMPLED = frozenset((
+    "stream", "stream_options", "logprobs", "top_logprobs", "prompt_logprobs", "n", "best_of", "seed", "echo",
+    "temperature", "max_tokens", "max_completion_tokens", "min_tokens",
+))  # fmt: skip
+"""Fields of a request that its samples do not take over: with a seed they would all be the same."""
 
 _LETTER = re.compile(r"answer(?:\s+is)?:?\s*\**\(?([A-P])\b(?![a-z'])|^\s*\(?([A-P])[).:]?\s*$", re.MULTILINE)
 _MARK = re.compile(r"answer\s+is|answer:|####|final answer|\\boxed\{", re.IGNORECASE)
@@ -76,6 +81,23 @@ def final_answer(text: str, options: Mapping[str, str]) -> tuple[str, bool]:
         return f"{sign * to_number(found[0].lstrip('-$£€')):.6g}", True
     lines = text.strip().lower().splitlines() or [""]
     return " ".join(lines[-1].split()).strip(" .!*")[:200], False
+
+
+def ask_for(body: Mapping[str, Any], wish: SampleWish, count: int) -> dict[str, Any]:
+    """The body that asks a student for `count` samples of what `body` asks of it (chat or plain completion)."""
+    asked = {name: value for name, value in body.items() if name not in _NOT_SAMPLED}
+    asked |= {"temperature": TEMPERATURE, "max_tokens": wish.max_tokens}
+    return asked | ({"n": count} if count > 1 else {})
+
+
+def texts_in(data: Mapping[str, Any]) -> list[str]:
+    """The texts of an answer's choices; foreign shapes are passed over."""
+    texts = []
+    for choice in data.get("choices") or ():
+        message = choice.get("message") if isinstance(choice, dict) else None
+        text = message.get("content") if isinstance(message, dict) else choice.get("text") if message is None else None
+        texts.append(text if isinstance(text, str) else "")
+    return texts
 
 
 def read_samples(draft: Draft, wish: SampleWish, view: PromptView) -> Floats:

@@ -171,7 +171,7 @@ class LocalEncoder:
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
 
-            logging.disable_progress_bar()
+            logging.disable_progress_bar()  # type: ignore[no-untyped-call]
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self._directory, local_files_only=True)
                 model = AutoModel.from_pretrained(self._directory, local_files_only=True, dtype=torch.float32).eval()

@@ -157,6 +157,8 @@ class DecisionRecord:
     """Who wrote what, in order, of an answer that was open to help."""
     help_off: str | None = None
     """Where help is switched on: why this request could not have any."""
+    sample_tokens: int = 0
+    """That the student wrote beside its draft, for a policy that looks at samples."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from policies.action import ACTIONS, Step
 from policies.observation import Observation
 from policies.policy import Scores
+from policies.samples import SampleWish
 from router.breaker import succeeded
 from router.pacing import Aim, decide, step, worth
 from router.record import DecisionRecord, Reason, ShadowRecord, StepRecord
@@ -65,6 +66,11 @@ class Consultation:
     @property
     def reads_drafts(self) -> bool:
         return self.decided_by.reads_drafts
+
+    @property
+    def samples(self) -> SampleWish | None:
+        """What the policy in charge wants asked of the student beside its draft."""
+        return None if self.failed is not None or self.policy.breaker.aside else self.policy.samples
 
     async def decide(self, observation: Observation, aimed: Aim) -> Verdict:
         if self._shadow is not None:

@@ -32,6 +32,7 @@ from server.generation_request import GenerationRequest
 from server.ledgers import LedgerUnavailable
 from server.relay import Client
 from server.reservation import Reservation, usd
+from server.samples import Sampling, can_be_sampled
 from server.streaming import Streaming
 from server.upstream import Answer, Upstream
 
@@ -57,6 +58,7 @@ class Exchange:
         self._answers: dict[life.Role, Answer] = {}
         self._streams: dict[life.Role, Streaming] = {}
         self._draft: Draft | None = None
+        self._sampling: Sampling | None = None
         self._usage: dict[life.Role, Usage] = {}
         self._teacher_calls = 0
         self._first_byte_at: float | None = None
@@ -79,6 +81,8 @@ class Exchange:
         finally:
             for streaming in self._streams.values():
                 streaming.close()
+            if self._sampling is not None:
+                self._sampling.cancel()
             await self._close(status)
             if self._consulted is not None:
                 self._consulted.release()
@@ -146,6 +150,9 @@ class Exchange:
 
     async def _judge(self) -> life.Judged:
         self._draft = self._read_draft()
+        if self._sampling is not None:
+            samples = await self._sampling.taken(self._gateway.settings.timeouts.samples_s)
+            self._draft = replace(self._draft, samples=samples)
         assert self._consulted is not None
         verdict = await self._consulted.decide(
             Observation(Step.DEFER, self._about.prompt, self._draft, self._aim.state), self._aim
@@ -183,6 +190,9 @@ class Exchange:
         )
         if role == "teacher":
             self._teacher_calls += 1
+        wish = None if self._consulted is None or not hold else self._consulted.samples
+        if wish is not None and can_be_sampled(self._request):
+            self._sampling = Sampling(upstream, self._request, wish)
         try:
             if self._request.stream:
                 await self._open_stream(role, upstream, body, hold=hold)
@@ -372,6 +382,7 @@ class Exchange:
             policy_role="serving" if consulted is None else consulted.role,
             failed_policy=None if consulted is None else consulted.failed,
             shadow=None if consulted is None else consulted.shadow_record(self._id),
+            sample_tokens=0 if self._sampling is None else self._sampling.tokens,
         )
 
     def _text(self, role: life.Role) -> str | None:

@@ -26,6 +26,7 @@ class InService:
         "name",
         "pacer",
         "reads_drafts",
+        "samples",
         "scorer",
         "steps",
         "version",
@@ -36,6 +37,7 @@ class InService:
         self.name, self.version, self.steps = scorer.name, scorer.version, scorer.steps
         self.asks_first = Step.ROUTE in scorer.steps
         self.reads_drafts = Step.DEFER in scorer.steps
+        self.samples = scorer.samples
         self.pacer = Pacer()
         self.breaker: Breaker = SOUND
         self.held = 0

@@ -65,6 +65,9 @@ class Timeouts(BaseModel):
     policy_s: Annotated[float, Field(gt=0)] = Field(
         0.5, description="How long the policy may take to score what it was asked at one time; then it starts anew."
     )
+    samples_s: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="How long a draft waits for the student's samples, where the policy looks at some."
+    )
     shutdown_s: Annotated[float, Field(gt=0)] = 30.0
 
 

@@ -74,6 +74,8 @@ class Upstream:
         self.settings = settings
         self.name = settings.name or role
         """The model name the upstream knows."""
+        self.takes_several = True
+        """Whether one request may ask it for several choices, as far as is known."""
         self._url = url
         self._http = http
         self._timeout = aiohttp.ClientTimeout(

@@ -20,7 +20,7 @@ from policies.artifact import ArtifactError, load_policy  # noqa: E402
 from policies.observation import Observation  # noqa: E402
 from policies.policy import BatchPolicy, NeedsWarming, Policy, Scores  # noqa: E402
 from server.lifetime import die_with_parent  # noqa: E402
-from server.scoring.scorer import typical_of  # noqa: E402
+from server.scoring.scorer import samples_of, typical_of  # noqa: E402
 from server.scoring.wire import Frames, frame, observation_of, outcome_row  # noqa: E402
 
 
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ArtifactError as error:
             line.sendall(frame({"error": str(error)}))
             return 1
+        wish = samples_of(policy)
         line.sendall(
             frame(
                 {
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "version": policy.version,
                     "steps": [step.value for step in policy.steps],
                     "typical": typical_of(policy),
+                    "samples": None if wish is None else wish.describe(),
                 }
             )
         )

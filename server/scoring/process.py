@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 from policies.action import Step
 from policies.observation import Observation
 from policies.policy import Scores
+from policies.samples import SampleWish
 from server.scoring.scorer import ScoringFailed, Typical
 from server.scoring.wire import Frames, batch_frame
 
@@ -46,6 +47,7 @@ class ProcessScorer:
         self.name = self.version = ""
         self.steps: tuple[Step, ...] = ()
         self.typical: Typical = ()
+        self.samples: SampleWish | None = None
 
     @classmethod
     async def start(cls, artifact: Path, *, deadline_s: float, niceness: int = 0) -> Self:
@@ -100,6 +102,7 @@ class ProcessScorer:
         self.name, self.version = said["name"], said["version"]
         self.steps = tuple(Step(step) for step in said["steps"])
         self.typical = tuple((gain, usd) for gain, usd in said["typical"])
+        self.samples = None if said["samples"] is None else SampleWish.of(said["samples"])
         self._line = line
 
     async def _stop(self) -> None:

@@ -5,6 +5,7 @@ from typing import Protocol
 from policies.action import Step
 from policies.observation import Observation
 from policies.policy import Policy, Scores
+from policies.samples import SampleWish
 
 Typical = tuple[tuple[float, float], ...]
 
@@ -12,6 +13,11 @@ Typical = tuple[tuple[float, float], ...]
 def typical_of(policy: Policy) -> Typical:
     found = getattr(policy, "typical", None)
     return () if found is None else tuple((float(gain), float(usd)) for gain, usd in found)
+
+
+def samples_of(policy: Policy) -> SampleWish | None:
+    found = getattr(policy, "samples", None)
+    return found if isinstance(found, SampleWish) else None
 
 
 class Scorer(Protocol):
@@ -27,6 +33,11 @@ class Scorer(Protocol):
     @property
     def typical(self) -> Typical:
         """Expected gain and expected USD of some requests; empty where the policy knows no bills."""
+        ...
+
+    @property
+    def samples(self) -> SampleWish | None:
+        """What it wants asked of the student beside the draft."""
         ...
 
     async def score(self, observation: Observation) -> Scores:
@@ -49,6 +60,7 @@ class InlineScorer:
         self.policy = policy
         self.name, self.version, self.steps = policy.name, policy.version, policy.steps
         self.typical = typical_of(policy)
+        self.samples = samples_of(policy)
 
     async def score(self, observation: Observation) -> Scores:
         return self.policy.score(observation)

@@ -2,7 +2,7 @@
 
 worker  -> child   [[observation, ...]]            one frame, one batch
 child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] where the policy raised
-child   -> worker  {"name", "version", "steps", "typical"} or {"error"}: the first frame, once
+child   -> worker  {"name", "version", "steps", "typical", "samples"} or {"error"}: the first frame, once
 """
 
 import math
@@ -47,7 +47,9 @@ def observation_row(observation: Observation) -> list[Any]:
     # Mostly the last message is the text or its end; sending it twice would double the frame.
     last: str | int = len(prompt.last_user) if prompt.text.endswith(prompt.last_user) else prompt.last_user
     drafted = (
-        None if draft is None else [draft.text, draft.logprobs, draft.entropies, draft.finish_reason, draft.complete]
+        None
+        if draft is None
+        else [draft.text, draft.logprobs, draft.entropies, draft.finish_reason, draft.complete, *draft.samples]
     )
     return [
         observation.step.value, prompt.text, last, prompt.turn, prompt.last_route, drafted, budget.share, budget.left
@@ -59,8 +61,8 @@ def observation_of(row: Sequence[Any]) -> Observation:
     last_user = text[len(text) - last :] if isinstance(last, int) else last
     draft = None
     if drafted is not None:
-        words, logprobs, entropies, finish_reason, complete = drafted
-        draft = Draft(words, tuple(logprobs), tuple(entropies), finish_reason, complete)
+        words, logprobs, entropies, finish_reason, complete, *samples = drafted
+        draft = Draft(words, tuple(logprobs), tuple(entropies), finish_reason, complete, tuple(samples))
     return Observation(_STEPS[step], Prompt(text, last_user, turn, last_route), draft, BudgetState(share, left))
 
 
