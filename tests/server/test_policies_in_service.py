@@ -43,6 +43,7 @@ class Scored:
     name: str = "scored"
     asked: list[Observation] = field(default_factory=list)
     closed: bool = False
+    samples: None = None
 
     async def score(self, observation: Observation) -> Scores:
         assert not self.closed
