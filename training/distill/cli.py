@@ -73,6 +73,14 @@ _verb(
     Trains the base model where it is asked to, then rounds of self-distillation through time, each dividing the steps.
     """,
 )
+_verb(
+    "wheels",
+    """Teach the student to ask the teacher in mid-sentence.
+
+    Path consistency over the vocabulary plus a help token, under a share of the tokens given in words in the prompt;
+    with help = false it is a plain way to distil.
+    """,
+)
 
 
 @distill.command("advise")
@@ -158,6 +166,10 @@ def _with_devices(method: str, config: DistillConfig) -> dict[str, Any] | None:
             from training.distill.advise import advise
 
             report = advise(config, around, stage)
+        elif method == "wheels":
+            from training.distill.wheels.run import distil_wheels
+
+            report = distil_wheels(config, around, stage)
         else:
             from training.distill.run import distil
 

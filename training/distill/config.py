@@ -9,9 +9,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from training.distill.errors import CannotDistill
+from training.distill.wheels.restrictions import HELD_OUT, TRAINED, check_phrasing
 
 Kind = Literal["forward", "reverse", "js", "skew", "skew-reverse", "tvd", "adaptive"]
 Alignment = Literal["nd", "cos", "cos-norm", "mse"]
@@ -200,6 +201,80 @@ class DiffusionConfig(Section):
         return max(0.0, 1.0 - 10.0 / self.steps_per_round) if self.ema is None else self.ema
 
 
+class LoraConfig(Section):
+    """Small matrices beside the student's own, merged when it is written (needs peft)."""
+
+    rank: Positive = 16
+    alpha: float = Field(default=32.0, gt=0)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class WheelsConfig(Section):
+    """Training wheels: path consistency over the vocabulary plus a token that asks the teacher."""
+
+    help: bool = True
+    """Whether the student may ask. Without it path consistency is a plain way to distil."""
+    token: str = "<help>"  # noqa: S105
+    segment: Positive = 1
+    """Tokens that the teacher writes each time (k)."""
+    levels: tuple[Share, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
+    phrasings: tuple[str, ...] = TRAINED
+    held_out: tuple[str, ...] = HELD_OUT
+    """Sentences that training never shows; the report says what share they get."""
+    unrestricted: Share = 0.1
+    """Part of the texts without a sentence, where asking is banned."""
+    reward: Literal["regret", "log-probability"] = "regret"
+    """What a token earns: the teacher's log-probability, or what it lies below the teacher's likeliest word."""
+    worst: float = Field(default=6.0, gt=0)
+    """No token earns less than minus this."""
+    decoding: Literal["greedy", "sampling"] = "greedy"
+    """How the student will be served; greedy leaves the vocabulary to distillation and learns when to ask."""
+    temperature: float = Field(default=1.0, gt=0)
+    windows: tuple[Positive, ...] = (4, 16)
+    """Lengths of sub-trajectories, beside single steps of both actions."""
+    value: bool = True
+    """Without it asking is judged by the next token alone."""
+    consistency: float = Field(default=0.5, ge=0)
+    distillation: float = Field(default=1.0, ge=0)
+    """Weight of the divergence from the teacher on every text."""
+    critic: float = Field(default=0.1, ge=0)
+    """Weight of the cost critic."""
+    off_policy: Share = 0.5
+    teacher_text: Share = 0.5
+    """Part of the off-policy texts that the teacher wrote; the others are the data's."""
+    rounds: Positive = 20
+    trajectories: Positive = 1024
+    """Texts collected in a round."""
+    rounds_kept: Positive = 4
+    exploration: float = Field(default=1.0, ge=0)
+    """Noise on the decision to ask, in nats, in half of the student's texts."""
+    multipliers: Literal["per-level", "one"] = "per-level"
+    proportional: float = Field(default=1.0, ge=0)
+    integral: float = Field(default=3.0, ge=0)
+    derivative: float = Field(default=0.0, ge=0)
+    top_k: Positive = 32
+    """Teacher's log-probabilities kept per token; the tail is one bucket."""
+    max_new_tokens: Positive = 128
+    lora: LoraConfig | None = None
+
+    @field_validator("phrasings", "held_out")
+    @classmethod
+    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_phrasing(phrasing) for phrasing in value)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "WheelsConfig":
+        if self.help and not (self.levels and self.phrasings):
+            raise ValueError("needs levels and phrasings, or help = false")
+        if any(not 0 < level <= 1 for level in self.levels):
+            raise ValueError("levels are shares above 0 and at most 1")
+        if sorted(set(self.levels)) != list(self.levels):
+            raise ValueError("levels rise, each one once")
+        if set(self.phrasings) & set(self.held_out):
+            raise ValueError("a phrasing is either trained or held out")
+        return self
+
+
 class DistillConfig(Section):
     """The whole file."""
 
@@ -214,6 +289,7 @@ class DistillConfig(Section):
     features: FeaturesConfig | None = None
     warmup: WarmupConfig | None = None
     diffusion: DiffusionConfig | None = None
+    wheels: WheelsConfig | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "DistillConfig":
@@ -240,8 +316,14 @@ class DistillConfig(Section):
         return self
 
 
-METHODS: Final = ("kd", "warmup", "ranking", "features", "through-time", "advise")
-_SECTION: Final = {"ranking": "ranking", "features": "features", "warmup": "warmup", "through-time": "diffusion"}
+METHODS: Final = ("kd", "warmup", "ranking", "features", "through-time", "wheels", "advise")
+_SECTION: Final = {
+    "ranking": "ranking",
+    "features": "features",
+    "warmup": "warmup",
+    "through-time": "diffusion",
+    "wheels": "wheels",
+}
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -261,6 +343,11 @@ def read_config(path: Path, method: str) -> DistillConfig:
             raise CannotDistill(f"{path}: {section}: does not combine with through-time; remove it")
     if method not in ("through-time", "advise") and config.diffusion is not None:
         raise CannotDistill(f"{path}: diffusion: belongs to through-time alone; remove it")
+    if method != "wheels" and config.wheels is not None:
+        raise CannotDistill(f"{path}: wheels: belongs to tw distill wheels alone; remove it")
+    for section in ("ranking", "features", "warmup", "diffusion"):
+        if method == "wheels" and getattr(config, section) is not None:
+            raise CannotDistill(f"{path}: {section}: does not combine with wheels; remove it")
     if method in ("kd", "ranking", "features") and config.warmup is not None:
         raise CannotDistill(
             f"{path}: warmup: tw distill warmup does it and goes on with distillation; remove it or use that"

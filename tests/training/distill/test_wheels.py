@@ -1,0 +1,268 @@
+"""`tw distill wheels`: whole runs on tiny pairs, going on, what is refused, what is written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.training.distill.conftest import config_of, surroundings
+from tests.training.distill.pairs import save_model, settings
+from training.distill.cli import distill
+from training.distill.config import DistillConfig
+from training.distill.errors import CannotDistill, Stopped
+from training.distill.wheels.lesson import WheelsLesson
+from training.distill.wheels.mixing import always, at_random, by_help, mixed, never
+from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction, read_restriction
+from training.distill.wheels.run import distil_wheels, load
+from training.distill.wheels.trajectories import ASK, GO, INSIDE, load_trajectories
+
+Write = Callable[[dict[str, Any]], Path]
+SMALL: dict[str, Any] = {
+    "levels": [0.1, 0.3], "phrasings": list(TRAINED[:2]), "held_out": [HELD_OUT[0]], "rounds": 2, "trajectories": 8,
+    "max_new_tokens": 6, "top_k": 8, "windows": [2], "unrestricted": 0.3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair with room for a sentence of tiny subwords."""
+    folder = tmp_path_factory.mktemp("wheels-pair")
+    save_model(folder / "student", seed=1, hidden=16, layers=1, context=128)
+    save_model(folder / "teacher", seed=2, hidden=24, layers=2, context=128)
+    return folder
+
+
+def sections(folder: Path, **changes: Any) -> dict[str, Any]:
+    return settings(folder, data={"context": 120}, **changes)
+
+
+def wheels(folder: Path, out: str = "out", **changes: Any) -> DistillConfig:
+    return config_of(sections(folder, out=str(folder / out), wheels={**SMALL, **changes}))
+
+
+def run(config: DistillConfig, stop_at: int | None = None) -> dict[str, Any]:
+    return distil_wheels(config, surroundings(stop_at), lambda _name: None)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "student/model.safetensors")
+
+
+def test_the_student_that_is_written_loads_with_help_behind_its_words(folder: Path) -> None:
+    report = run(wheels(folder))
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "out/student")
+    words = AutoTokenizer.from_pretrained(folder / "out/student")
+    told = json.loads((folder / "out/student/wheels.json").read_text())
+    assert told["token_id"] == words.convert_tokens_to_ids("<help>") == report["vocabulary"]
+    assert model.get_output_embeddings().weight.shape[0] == told["token_id"] + 1
+    assert words.decode(words("5 and<help> 6")["input_ids"], skip_special_tokens=True) == "5 and 6"
+    assert set(told["offsets"]) == {"0.1", "0.3"}
+    for name in ("report.json", "curves.png", "rounds.png"):
+        assert (folder / "out" / name).exists()
+    assert [one["round"] for one in report["rounds"]] == [0, 1]
+    assert {one["held_out"] for one in report["restrictions"]} == {True, False}
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_stopped_run_goes_on_to_the_same_weights(folder: Path, stop_at: int) -> None:
+    run(wheels(folder, "whole"))
+    with pytest.raises(Stopped):
+        run(wheels(folder, "parts"), stop_at)
+    run(wheels(folder, "parts"))
+    torch.testing.assert_close(weights(folder / "parts"), weights(folder / "whole"), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decoding": "sampling"},
+        {"help": False, "decoding": "sampling"},
+        {"segment": 2},
+        {"value": False},
+        {"multipliers": "one"},
+        {"off_policy": 0.0},
+        {"off_policy": 1.0},
+        {"consistency": 0.0},
+    ],
+)
+def test_each_variant_runs_to_the_end(folder: Path, changes: dict[str, Any]) -> None:
+    report = run(wheels(folder, **changes))
+    assert report["stages"]["wheels"]["steps"] == 4
+    assert (folder / "out/student/wheels.json").exists() == changes.get("help", True)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(folder: Path) -> None:
+    same = sections(folder, teacher={"path": str(folder / "student")})
+    same["wheels"] = {**SMALL, "help": False, "decoding": "sampling", "top_k": 64}
+    report = run(config_of(same))
+    first = next(row for row in report["stages"]["wheels"]["curves"] if "loss" in row)
+    assert first["loss"] == pytest.approx(0.0, abs=1e-5)
+
+
+def batch_of(folder: Path) -> tuple[WheelsLesson, Any]:
+    config = wheels(folder)
+    run(config)
+    loaded = load(config, torch.device("cpu"))
+    from training.distill.wheels.collecting import Rounds
+
+    lesson = WheelsLesson(
+        loaded.models.student, config, vocabulary=loaded.models.vocabulary, help_id=loaded.models.help_id
+    )
+    source = Rounds(config, loaded.models, loaded.train, folder / "out/wheels/rounds", steps=4)
+    return lesson, source
+
+
+def test_without_a_restriction_help_is_banned_and_learns_nothing(folder: Path) -> None:
+    lesson, source = batch_of(folder)
+    found = load_trajectories(folder / "out/wheels/rounds/round-0001.pt")
+    free = [one for one in found if one.level is None]
+    assert free
+    assert all(action in (GO, 3) for one in free if one.source == "student" for action in one.acted)
+    loss: Any = lesson.loss(source.collated(free), 0)["loss"]
+    loss.backward()
+    weight = lesson.student.get_output_embeddings().weight
+    help_row = weight.grad[source._models.help_id]
+    torch.testing.assert_close(help_row, torch.zeros_like(help_row))
+
+
+def test_padding_and_company_do_not_change_a_text_s_loss(folder: Path) -> None:
+    lesson, source = batch_of(folder)
+    found = [one for one in load_trajectories(folder / "out/wheels/rounds/round-0000.pt") if one.level is not None][:4]
+    together = lesson.loss(source.collated(found), 0)
+    alone = [lesson.loss(source.collated([one]), 0) for one in found]
+    for name, value in together.items():
+        torch.testing.assert_close(value, torch.stack([one[name] for one in alone]).sum(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_branch_has_the_state_that_its_text_would_have(folder: Path) -> None:
+    from dataclasses import replace
+
+    from training.distill.models import states
+
+    lesson, source = batch_of(folder)
+    found = load_trajectories(folder / "out/wheels/rounds/round-0000.pt")
+    one = next(t for t in found if t.level is not None and any(o != w and o != 1 for o, w in zip(t.own, t.tokens)))  # noqa: B905
+    place = next(i for i, (o, w) in enumerate(zip(one.own, one.tokens, strict=True)) if o != w and o != 1)
+    batch = source.collated([one])
+    branch = states(lesson.student, batch).last[0, batch.after_own[0, place]]
+    other = replace(one, tokens=(*one.tokens[:place], one.own[place], *one.tokens[place + 1 :]))
+    written = source.collated([other])
+    torch.testing.assert_close(
+        branch, states(lesson.student, written).last[0, written.states[0, place + 1]], atol=1e-5, rtol=1e-4
+    )
+
+
+def test_two_models_write_one_text(folder: Path) -> None:
+    loaded = load(wheels(folder), torch.device("cpu"))
+    models = loaded.models
+
+    def text(ask: Any, segment: int = 1) -> list[Any]:
+        return mixed(
+            models.student, models.teacher, [one.prompt for one in loaded.train[:3]],
+            [one.prompt for one in loaded.train[:3]], ask, limits=[7, 7, 7], eos=models.eos, pad_id=models.pad_id,
+            vocabulary=models.vocabulary, help_id=models.help_id, segment=segment,
+        )  # fmt: skip
+
+    assert all(set(one.acted) == {GO} and one.tokens == one.own for one in text(never))
+    assert all(one.teacher_tokens == len(one.tokens) and set(one.acted) == {ASK} for one in text(always))
+    threes = text(always, 3)
+    assert [one.tokens for one in threes] == [one.tokens for one in text(always)]
+    assert all(one.acted == ([ASK, INSIDE, INSIDE] * 3)[: len(one.tokens)] for one in threes)
+    assert [one.tokens for one in text(by_help(-1e9))] == [one.tokens for one in text(never)]
+    some = text(at_random(0.5, torch.Generator().manual_seed(0)))
+    assert 0 < sum(one.teacher_tokens for one in some) < sum(len(one.tokens) for one in some)
+
+
+def test_tokenizers_that_differ_are_refused_with_both_names(folder: Path, written_config: Write) -> None:
+    save_model(folder / "other", size=300, seed=5, context=128)
+    value = sections(folder, teacher={"path": str(folder / "other")}, wheels=SMALL)
+    words = json.loads((folder / "other/tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    one, two = sorted(vocabulary, key=vocabulary.get)[40:42]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    (folder / "other/tokenizer.json").write_text(json.dumps(words))
+    done = CliRunner().invoke(distill, ["wheels", "--config", str(written_config(value))])
+    assert done.exit_code == 2
+    for said in (str(folder / "student"), str(folder / "other"), "different tokenizers", "teacher's text instead"):
+        assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "about"),
+    [
+        ({"phrasings": ["Ask sometimes."]}, "needs {share} exactly once"),
+        ({"phrasings": ["Ask for {share} of 30%."]}, "has 2 shares"),
+        ({"levels": [0.3, 0.1]}, "levels rise"),
+        ({"levels": [0.0, 0.1]}, "above 0"),
+        ({"held_out": [TRAINED[0]]}, "either trained or held out"),
+        ({"segmnt": 2}, "did you mean segment?"),
+        ({"token": "and"}, ""),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(folder: Path, written_config: Write, changes: Any, about: str) -> None:
+    value = sections(folder, wheels={**SMALL, **changes})
+    done = CliRunner().invoke(distill, ["wheels", "--config", str(written_config(value))])
+    if about:
+        assert (done.exit_code, about in done.stderr) == (2, True), done.output
+        assert "Traceback" not in done.output
+
+
+def test_wheels_belong_to_their_verb_and_stand_alone(folder: Path, written_config: Write) -> None:
+    config = written_config(sections(folder, wheels=SMALL))
+    done = CliRunner().invoke(distill, ["kd", "--config", str(config)])
+    assert (done.exit_code, "belongs to tw distill wheels alone" in done.stderr) == (2, True)
+    config = written_config(sections(folder, wheels=SMALL, ranking={"k": 4}))
+    done = CliRunner().invoke(distill, ["wheels", "--config", str(config)])
+    assert (done.exit_code, "does not combine with wheels" in done.stderr) == (2, True)
+
+
+def test_the_verb_prints_what_was_done(folder: Path, written_config: Write) -> None:
+    done = CliRunner().invoke(distill, ["wheels", "--config", str(written_config(sections(folder, wheels=SMALL)))])
+    assert done.exit_code == 0, done.output
+    assert "wheels: 4 steps" in done.stdout
+
+
+def test_lora_without_peft_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    from training.extras import ExtraMissing
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "peft" else found(name, *a))
+    with pytest.raises(ExtraMissing, match="peft is not installed"):
+        run(wheels(folder, lora={"rank": 2}))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "share"), [(Restriction(0.2, one).sentence, 0.2) for one in (*TRAINED, *HELD_OUT)]
+)
+def test_every_sentence_can_be_read_back(sentence: str, share: float) -> None:
+    assert read_restriction(sentence) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("sentence", ["Ask sometimes.", "Between 10% and 20%.", "At most 130% of the tokens."])
+def test_a_restriction_that_says_no_share_is_quoted(sentence: str) -> None:
+    with pytest.raises(CannotDistill, match="a restriction says one") as caught:
+        read_restriction(sentence)
+    assert repr(sentence) in str(caught.value)
+
+
+def test_texts_are_refused_since_there_is_nothing_to_put_a_restriction_before(folder: Path) -> None:
+    (folder / "rows.jsonl").write_text(json.dumps({"text": "3 and 4 make 7."}) + "\n")
+    with pytest.raises(CannotDistill, match="needs prompts and answers"):
+        run(wheels(folder))
+
+
+def test_rounds_that_were_written_are_not_written_again(folder: Path) -> None:
+    run(wheels(folder))
+    shutil.rmtree(folder / "out/wheels/checkpoints")
+    before = (folder / "out/wheels/rounds/round-0000.pt").stat().st_mtime_ns
+    run(wheels(folder))
+    assert (folder / "out/wheels/rounds/round-0000.pt").stat().st_mtime_ns == before

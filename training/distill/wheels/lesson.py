@@ -1,0 +1,203 @@
+"""The lesson: distillation on every state of a text, path consistency over the vocabulary plus `<help>`, and two
+critics beside the student."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.distill.batches import Batch
+from training.distill.config import DistillConfig, WheelsConfig
+from training.distill.lesson import Lesson
+from training.distill.losses.blocks import by_blocks
+from training.distill.losses.divergence import top_k_divergence
+from training.distill.losses.path_consistency import (
+    ask_or_go,
+    half_squares,
+    rewards,
+    step_errors,
+    window_errors,
+    word_or_ask,
+)
+from training.distill.models import head_of, states
+from training.distill.wheels.trajectories import ASK, GO, INSIDE, WheelsBatch
+
+
+class Critic(nn.Module):
+    """A value of states: (..., width) -> (...,). It reads the student's states and does not shape them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, 1)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, state: Tensor) -> Tensor:
+        found: Tensor = self.outer(torch.nn.functional.gelu(self.inner(state.detach().float()))).squeeze(-1)
+        return found
+
+
+class WheelsLesson(Lesson):
+    """`vocabulary`: words that both models share; `help_id`: `<help>`'s id behind them, None without help."""
+
+    def __init__(self, student: Any, config: DistillConfig, *, vocabulary: int, help_id: int | None) -> None:
+        super().__init__(student)
+        assert config.wheels is not None
+        self._wheels: WheelsConfig = config.wheels
+        self._tokens = config.training.tokens_at_once
+        self._vocabulary, self._help = vocabulary, help_id
+        width = int(student.config.get_text_config().hidden_size)
+        self.value, self.cost = Critic(width), Critic(width)
+
+    def weight(self, batch: Batch) -> float:
+        assert isinstance(batch, WheelsBatch)
+        return float(batch.alive.sum())
+
+    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        del step
+        assert isinstance(batch, WheelsBatch)
+        wheels = self._wheels
+        last = states(self.student, batch).last
+        seen = self._looked(last, batch)
+        total = wheels.distillation * seen["divergence"].sum()
+        out = {"divergence": seen["divergence"].detach().sum()}
+        if wheels.consistency:
+            parts = self._consistency(last, seen, batch)
+            total = total + wheels.consistency * sum(parts.values(), torch.zeros((), device=last.device))
+            out |= {name: value.detach() for name, value in parts.items()}
+        if self._help is not None and wheels.critic:
+            cost = self._cost(last, batch)
+            total = total + wheels.critic * cost
+            out["cost"] = cost.detach()
+        return {"loss": total, **out}
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        assert isinstance(batch, WheelsBatch)
+        last = states(self.student, batch).last
+        seen = self._looked(last, batch)
+        out = {"kl": seen["divergence"].sum(), "weight": batch.alive.sum().float()}
+        agree: Tensor = (seen["own"] == batch.best) & batch.alive
+        return out | {"top1": agree.sum().float()}
+
+    # --- what the student says ---------------------------------------------------------------------------------------
+
+    def _looked(self, last: Tensor, batch: WheelsBatch) -> dict[str, Tensor]:
+        """name -> (B, T): divergence from the teacher, the student's likeliest word now (`own`) and its logit
+        (`largest`), the logit of the text's word, the normaliser over the vocabulary, and `<help>`'s logit."""
+        alive = batch.alive
+        rows = torch.arange(len(last), device=last.device)[:, None]
+        found = last[rows, batch.states[:, :-1]][alive]
+        words, top_ids, top_log_p = batch.words[alive], batch.top_ids[alive], batch.top_log_p[alive]
+        vocabulary, help_id = self._vocabulary, self._help
+        head = head_of(self.student, vocabulary if help_id is None else max(vocabulary, help_id + 1))
+
+        def per_token(logits: Tensor, _none: Tensor | None, at: slice) -> dict[str, Tensor]:
+            of_words = logits[:, :vocabulary]
+            largest, own = of_words.max(-1)
+            some = {
+                "divergence": top_k_divergence(of_words, top_ids[at], top_log_p[at], "forward"),
+                "own": own,
+                "largest": largest,
+                "word": of_words.gather(-1, words[at][:, None]).squeeze(-1),
+                "normaliser": torch.logsumexp(of_words, -1),
+            }
+            return some if help_id is None else some | {"help": logits[:, help_id]}
+
+        flat = by_blocks(found, head, None, None, per_token, self._tokens)
+        return {
+            name: torch.zeros(alive.shape, dtype=value.dtype, device=value.device).masked_scatter(alive, value)
+            for name, value in flat.items()
+        }
+
+    def _values(self, critic: Critic, last: Tensor, batch: WheelsBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of s_0..s_T (B, T + 1), with 0 behind an end; of the states after the text's, the student's and the
+        teacher's word (B, T)."""
+        everywhere = critic(last)
+        along = everywhere.gather(1, batch.states)
+        column = torch.arange(along.shape[1], device=along.device)[None, :]
+        over = (column > batch.length[:, None]) | ((column == batch.length[:, None]) & batch.ended[:, None])
+        along = along.masked_fill(over, 0.0)
+
+        def after(columns: Tensor) -> Tensor:
+            found: Tensor = everywhere.gather(1, columns.clamp_min(0)).masked_fill(columns < 0, 0.0)
+            return found
+
+        return along, along[:, 1:], after(batch.after_own), after(batch.after_best)
+
+    # --- path consistency --------------------------------------------------------------------------------------------
+
+    def _consistency(self, last: Tensor, seen: dict[str, Tensor], batch: WheelsBatch) -> dict[str, Tensor]:
+        if self._wheels.decoding == "greedy" and self._help is not None:
+            return self._greedy(last, seen, batch)
+        return self._sampled(last, seen, batch)
+
+    def _greedy(self, last: Tensor, seen: dict[str, Tensor], batch: WheelsBatch) -> dict[str, Tensor]:
+        """Both actions at every state: the student's likeliest word, and asking; then windows along what was done."""
+        wheels, heat, alive = self._wheels, self._wheels.temperature, batch.alive
+        # Distillation makes the words; path consistency moves `<help>` against them, not them against it.
+        log_ask, log_go = ask_or_go(seen["help"], seen["largest"].detach())
+        best = batch.top_log_p[..., 0]
+        price = batch.price[:, None].expand_as(log_go)
+        values, _, after_own, after_best = self._values(self.value, last, batch)
+        if not wheels.value:
+            after_own, after_best = torch.zeros_like(after_own), torch.zeros_like(after_best)
+        of_own = rewards(batch.own_log_p, best, wheels.reward, wheels.worst)
+        of_best = rewards(best, best, wheels.reward, wheels.worst)
+        allowed = alive & batch.asks[:, None]
+        # A word that the student would no longer choose says nothing about going on.
+        may_go = allowed & (seen["own"] == batch.own)
+        go = step_errors(values[:, :-1], after_own, of_own - heat * log_go)
+        parts = {"go": half_squares(go, may_go, price)}
+        if wheels.segment == 1:
+            ask = step_errors(values[:, :-1], after_best, of_best - price - heat * log_ask)
+            parts["ask"] = half_squares(ask, allowed, price)
+        of_words = rewards(batch.log_p, best, wheels.reward, wheels.worst)
+        acted = batch.acted
+        helped = (acted == ASK) | (acted == INSIDE)
+        gains = of_words - price * helped
+        gains = gains - heat * torch.where(acted == ASK, log_ask, torch.where(acted == GO, log_go, 0.0))
+        usable = alive & ((acted == ASK) | (acted == INSIDE) | ((acted == GO) & may_go)) & batch.asks[:, None]
+        decisions = alive & (acted != INSIDE)
+        windows = wheels.windows if wheels.segment == 1 else (wheels.segment, *wheels.windows)
+        for length in windows if wheels.value else ():
+            errors, counts = window_errors(values, gains, batch.length, decisions, usable, length)
+            # Its scale: a window's error is the sum of its steps'.
+            parts[f"window_{length}"] = half_squares(errors, counts, price) / length
+        return parts
+
+    def _sampled(self, last: Tensor, seen: dict[str, Tensor], batch: WheelsBatch) -> dict[str, Tensor]:
+        """Every word of any text is an action of the softmax over the vocabulary plus `<help>`."""
+        wheels, heat, alive = self._wheels, self._wheels.temperature, batch.alive
+        log_word, _ = word_or_ask(seen["word"], seen["normaliser"], None)
+        log_ask = torch.zeros_like(log_word)
+        if self._help is not None:
+            free = word_or_ask(seen["word"], seen["normaliser"], seen["help"])
+            assert free[1] is not None
+            asks = batch.asks[:, None]
+            log_word, log_ask = torch.where(asks, free[0], log_word), torch.where(asks, free[1], log_ask)
+        acted = batch.acted
+        helped = (acted == ASK) | (acted == INSIDE)
+        price = batch.price[:, None].expand_as(log_word)
+        # What the teacher writes is drawn from the teacher: it earns log p - log p = 0, and costs its price.
+        of_help = -price - heat * torch.where(acted == ASK, log_ask, 0.0)
+        gains = torch.where(helped, of_help, batch.log_p - heat * log_word)
+        values, *_ = self._values(self.value, last, batch)
+        if not wheels.value:
+            values = torch.zeros_like(values)
+        decisions = alive & (acted != INSIDE)
+        parts = {}
+        for length in sorted({1, wheels.segment, *wheels.windows}):
+            errors, counts = window_errors(values, gains, batch.length, decisions, alive, length)
+            parts[f"window_{length}"] = half_squares(errors, counts, price) / length
+        return parts
+
+    def _cost(self, last: Tensor, batch: WheelsBatch) -> Tensor:
+        """The cost critic: how many tokens of the teacher are still to come, from the student's own texts."""
+        values, *_ = self._values(self.cost, last, batch)
+        helped = ((batch.acted == ASK) | (batch.acted == INSIDE)).float()
+        mine = batch.alive & (batch.on_policy & batch.asks)[:, None]
+        total = torch.zeros((), device=last.device)
+        for length in (1, 16):
+            errors, counts = window_errors(values, helped, batch.length, mine, mine, length)
+            total = total + half_squares(errors, counts, torch.zeros_like(errors)) / length
+        return total

@@ -1,0 +1,208 @@
+"""A whole run of `tw distill wheels`: pair, rounds, calibration, export, report."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from training.distill.config import DistillConfig
+from training.distill.errors import CannotDistill
+from training.distill.frame import Surroundings, Trained, train
+from training.distill.models import check_head, export, load_model, load_tokenizer, parameters, shared_vocabulary
+from training.distill.pair import check_context
+from training.distill.report import claim, curves_png, versions, write_json
+from training.distill.wheels.collecting import Models, Rounds
+from training.distill.wheels.lesson import WheelsLesson
+from training.distill.wheels.lora import merged, with_lora
+from training.distill.wheels.mixing import Mixed, by_help, mixed
+from training.distill.wheels.prompts import Example, read_examples, restricted, room_for
+from training.distill.wheels.restrictions import Restriction
+
+CALIBRATED = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    models: Models
+    train: list[Example]
+    held: list[Example]
+    told: dict[str, Any]
+
+
+def load(config: DistillConfig, device: torch.device) -> Loaded:
+    """Raises CannotDistill where the two do not share a tokenizer or the data does not fit."""
+    assert config.wheels is not None
+    assert config.teacher is not None
+    wheels = config.wheels
+    if config.teacher.path is None or config.teacher.cache is not None:
+        raise CannotDistill("teacher: wheels needs the teacher in process (path, without top_k and cache)")
+    tokenizer = load_tokenizer(config.student.path, "student")
+    theirs = load_tokenizer(config.teacher.path, "teacher")
+    student = load_model(config.student.path, config.student.dtype, "student")
+    teacher = load_model(config.teacher.path, config.teacher.dtype, "teacher").eval().requires_grad_(False)
+    rows, teacher_rows = (int(m.get_output_embeddings().weight.shape[0]) for m in (student, teacher))
+    check_head(student, "student")
+    check_head(teacher, "teacher")
+    for model, role in ((student, "student"), (teacher, "teacher")):
+        check_context(model, config.data.context, role)
+    try:
+        vocabulary = shared_vocabulary(tokenizer, theirs, rows, teacher_rows)
+    except CannotDistill as error:
+        raise CannotDistill(
+            f"student {config.student.path} and teacher {config.teacher.path} have different tokenizers: {error}"
+        ) from None
+    help_id = add_help(student, tokenizer, wheels.token, vocabulary) if wheels.help else None
+    if help_id is not None:
+        vocabulary = min(vocabulary, help_id)
+    eos = None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
+    models = Models(
+        student.to(device), teacher.to(device), tokenizer, vocabulary, help_id, int(tokenizer.pad_token_id), eos
+    )
+    room = room_for((*wheels.phrasings, *wheels.held_out), tokenizer) if wheels.help else 0
+    examples, counted = read_examples(config.data.train, config.data, tokenizer, room)
+    if config.data.validation:
+        held, _ = read_examples(config.data.validation, config.data, tokenizer, room)
+        held = held[: config.data.validation_rows]
+    else:
+        count = min(config.data.validation_rows, len(examples) // 10)
+        every = len(examples) // count if count else 0
+        held = examples[::every][:count] if count else []
+        away = {one.number for one in held}
+        examples = [one for one in examples if one.number not in away]
+    worst = max(max((*one.prompt, *one.answer)) for one in [*examples, *held])
+    if worst >= vocabulary:
+        raise CannotDistill(f"data: token {worst} is beyond the {vocabulary} words that both models share")
+    told = {"train": counted.as_dict() | {"used_rows": len(examples)}, "validation": {"rows": len(held)}}
+    return Loaded(models, examples, held, told)
+
+
+def add_help(student: Any, tokenizer: Any, token: str, vocabulary: int) -> int:
+    """`<help>`'s id, behind the words that the teacher knows. Added to the tokenizer and, where the student's matrix
+    has no row for it, to the student."""
+    if token not in tokenizer.get_vocab():
+        tokenizer.add_tokens([token], special_tokens=True)
+    found = int(tokenizer.convert_tokens_to_ids(token))
+    if found < vocabulary:
+        raise CannotDistill(f"wheels.token: {token!r} is a word of the teacher's (id {found}); choose one that is not")
+    if found >= student.get_output_embeddings().weight.shape[0]:
+        student.resize_token_embeddings(found + 1, mean_resizing=False)
+        with torch.no_grad():
+            weight = student.get_output_embeddings().weight
+            weight[found] = weight[:vocabulary].mean(0)
+    return found
+
+
+def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[str], None]) -> dict[str, Any]:
+    """Runs to the end and returns the report. Raises as `distil` does."""
+    assert config.wheels is not None
+    wheels = config.wheels
+    if around.accelerator.num_processes > 1 or config.training.sharding != "none":
+        raise CannotDistill("wheels writes its texts in one process: run it without torchrun and without sharding")
+    stage("reading")
+    torch.manual_seed(config.seed)
+    loaded = load(config, around.accelerator.device)
+    models = loaded.models
+    config.out.mkdir(parents=True, exist_ok=True)
+    claim(config.out, {"method": "wheels", **config.model_dump(mode="json")})
+    if wheels.lora is not None:
+        with_lora(models.student, wheels.lora)
+    training = config.training
+    steps = training.steps or max(1, round((training.epochs or 1.0) * len(loaded.train) / training.rows))
+    work = config.out / "wheels"
+    work.mkdir(parents=True, exist_ok=True)
+    source = Rounds(config, models, loaded.train, work / "rounds", steps=steps)
+    lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id)
+    stage("wheels")
+    held = source.write(loaded.held, "data", random.Random(config.seed), 0) if loaded.held else []
+    batches = [source.collated(held[i : i + training.rows]) for i in range(0, len(held), training.rows)]
+    trained = train(
+        lesson, source, batches, training, steps=steps, seed=config.seed, work=work, around=around
+    )  # fmt: skip
+    # The newest multipliers, also where a resumed run collected nothing more.
+    source.batch(steps - 1, 0, 0, 1)
+    stage("shares")
+    realised, offsets = calibrated(config, loaded) if models.help_id is not None and loaded.held else ([], {})
+    told = {
+        "token": wheels.token, "token_id": models.help_id, "segment": wheels.segment, "levels": list(wheels.levels),
+        "phrasings": list(wheels.phrasings), "held_out": list(wheels.held_out), "separator": "\n",
+        "offsets": offsets,
+    }  # fmt: skip
+    weights = merged(models.student) if wheels.lora is not None else None
+    export(models.student, weights, models.tokenizer, config.out / "student", config.student.export_dtype)
+    if models.help_id is not None:
+        write_json(config.out / "student" / "wheels.json", told)
+    report = {
+        "method": "wheels", "config": config.model_dump(mode="json"), "versions": versions(), "devices": 1,
+        "device": str(around.accelerator.device), "data": loaded.told, "vocabulary": models.vocabulary,
+        "student_parameters": parameters(models.student), "teacher_parameters": parameters(models.teacher),
+        "stages": {"wheels": _told(trained)}, "validation": trained.final, "rounds": source.history,
+        "restrictions": realised, "wheels": told,
+    }  # fmt: skip
+    curves_png({"wheels": trained.curves}, config.out / "curves.png")
+    if source.history and models.help_id is not None:
+        from training.distill.wheels.figures import rounds_png
+
+        rounds_png(source.history, wheels.levels, config.out / "rounds.png")
+    write_json(config.out / "report.json", report)
+    return report
+
+
+def _told(trained: Trained) -> dict[str, Any]:
+    progress = trained.progress
+    return {
+        "steps": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
+        "curves": trained.curves,
+    }  # fmt: skip
+
+
+def answered(
+    models: Models,
+    examples: Sequence[Example],
+    config: DistillConfig,
+    restriction: Restriction | None,
+    offset: float = 0.0,
+) -> list[Mixed]:
+    """The student under one restriction, as it is served: greedy, `<help>` where it is likeliest."""
+    assert config.wheels is not None
+    wheels = config.wheels
+    found: list[Mixed] = []
+    for start in range(0, len(examples), 128):
+        some = examples[start : start + 128]
+        prompts = [restricted(one, restriction, config.data, models.tokenizer) for one in some]
+        found += mixed(
+            models.student, models.teacher, prompts, [one.prompt for one in some], by_help(offset),
+            limits=[min(wheels.max_new_tokens, config.data.context - len(prompt)) for prompt in prompts],
+            eos=models.eos, pad_id=models.pad_id, vocabulary=models.vocabulary, help_id=models.help_id,
+            segment=wheels.segment,
+        )  # fmt: skip
+    return found
+
+
+def share_of(texts: Sequence[Mixed]) -> float:
+    return sum(one.teacher_tokens for one in texts) / max(1, sum(len(one.tokens) for one in texts))
+
+
+def calibrated(config: DistillConfig, loaded: Loaded) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Requested and realised share on held-out prompts, per level and phrasing; and for each level the offset on
+    `<help>`'s logit at which the share is met (what pacing starts from), by bisection with the first phrasing."""
+    assert config.wheels is not None
+    wheels, some = config.wheels, loaded.held[:CALIBRATED]
+    rows, offsets = [], {}
+    for level in wheels.levels:
+        for index, phrasing in enumerate((*wheels.phrasings, *wheels.held_out)):
+            # All phrasings at the middle level, one trained and one held out at the others.
+            if index not in (0, len(wheels.phrasings)) and level != wheels.levels[len(wheels.levels) // 2]:
+                continue
+            got = share_of(answered(loaded.models, some, config, Restriction(level, phrasing)))
+            rows.append(
+                {"requested": level, "realised": got, "phrasing": phrasing, "held_out": index >= len(wheels.phrasings)}
+            )
+        low, high = -6.0, 6.0
+        for _ in range(6):
+            middle = (low + high) / 2
+            got = share_of(answered(loaded.models, some, config, Restriction(level, wheels.phrasings[0]), middle))
+            low, high = (middle, high) if got < level else (low, middle)
+        offsets[f"{level:g}"] = round((low + high) / 2, 3)
+    return rows, offsets
