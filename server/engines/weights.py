@@ -34,6 +34,15 @@ def weight_bytes(model: str) -> int | None:
     return sum(path.stat().st_size for path in weight_files(Path(model).expanduser()))
 
 
+def is_masked_diffusion(directory: str) -> bool:
+    """Whether the config.json of a model directory says so; False where it cannot be read, which others will tell."""
+    try:
+        settings = json.loads((Path(directory).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and "masked_diffusion" in settings
+
+
 def default_threads(model_name: str) -> int:
     """One for small models: there, a second thread costs more than it brings."""
     size = weight_bytes(model_name)

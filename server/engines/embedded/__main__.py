@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from server.engines.spec import UnusableWeights
 from server.engines.weights import check_directory, default_threads
@@ -46,7 +48,9 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
     import uvicorn
 
     from server.engines.embedded.app import Engine, create_engine_app
+    from server.engines.embedded.jobs import Delivery
     from server.engines.embedded.loading import load
+    from server.engines.embedded.masked import Denoiser, MaskedScheduler
     from server.engines.embedded.requests import Model
     from server.engines.embedded.scheduler import Scheduler
 
@@ -58,12 +62,15 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
         context=loaded.runner.context,
         defaults=loaded.defaults,
     )
-    engine = Engine(
-        model,
-        lambda deliver: Scheduler(
-            loaded.runner, loaded.tokens.decode, loaded.eos, deliver, options.max_batch, options.max_waiting
-        ),
-    )
+    runner = loaded.runner
+    rest: dict[str, Any] = {"max_batch": options.max_batch, "max_waiting": options.max_waiting}
+
+    def make_scheduler(deliver: Callable[[list[Delivery]], None]) -> Scheduler:
+        if isinstance(runner, Denoiser):
+            return MaskedScheduler(runner, loaded.tokens.decode, loaded.eos, deliver, **rest)
+        return Scheduler(runner, loaded.tokens.decode, loaded.eos, deliver, **rest)
+
+    engine = Engine(model, make_scheduler)
     config = uvicorn.Config(
         create_engine_app(engine),
         log_level="warning",

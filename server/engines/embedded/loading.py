@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from server.engines.embedded.llama import LlamaRunner, plain_shape, read_llama
+from server.engines.embedded.masked import MARK, Denoiser
 from server.engines.embedded.plain_tokenizer import read_plain_tokenizer
 from server.engines.embedded.sampler import Runner
 from server.engines.embedded.tokens import Tokens
@@ -21,7 +22,7 @@ _DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "ma
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    runner: Runner
+    runner: Runner | Denoiser
     tokens: Tokens
     eos: frozenset[int]
     defaults: Mapping[str, float]
@@ -31,7 +32,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    runner: Runner
+    runner: Runner | Denoiser
     settings: Mapping[str, Any]
     """config.json"""
     generation: Mapping[str, Any]
@@ -77,7 +78,7 @@ def _read_plain_llama(model_name: str, dtype: Dtype, max_model_len: int | None) 
     directory = Path(model_name).expanduser()
     settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     shape = plain_shape(settings)
-    if shape is None or not list(directory.glob("*.safetensors")):
+    if shape is None or MARK in settings or not list(directory.glob("*.safetensors")):
         return None
     tensors = read_llama(directory, shape)
     written = directory / "generation_config.json"
@@ -92,7 +93,13 @@ def _read_any(model_name: str, dtype: Dtype, max_model_len: int | None, threads:
 
     model = read_model(model_name, dtype, threads or default_threads(model_name))
     settings = model.config.get_text_config().to_dict()
-    runner = checked_runner(model, _context(model_name, settings, max_model_len))
+    runner: Runner | Denoiser
+    if MARK in settings:
+        from server.engines.embedded.masked_model import TransformersDenoiser
+
+        runner = TransformersDenoiser(model, settings[MARK], max_model_len)
+    else:
+        runner = checked_runner(model, _context(model_name, settings, max_model_len))
     generation = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
     return _Read(runner, settings, generation, sum(parameter.numel() for parameter in model.parameters()))
 

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Many
+from typing import TypeVar
 
 from server.engines.embedded.jobs import Delivery, Job
 from server.engines.embedded.sampler import Logits, Runner
@@ -23,6 +24,8 @@ _JOIN_TOKENS = 4096
 _IDLE_CLEAR_S = 30.0
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 class Overloaded(Exception):
@@ -125,7 +128,7 @@ class Scheduler:
         if deliveries:
             self._deliver(deliveries)
 
-    def _timed(self, forward: Callable[[], Logits]) -> Logits:
+    def _timed(self, forward: Callable[[], Found]) -> Found:
         self._step_began = time.monotonic()
         try:
             return forward()

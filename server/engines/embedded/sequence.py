@@ -17,18 +17,22 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self._sampling = sampling
         self._eos = frozenset() if sampling.ignore_eos else eos
-        self._chooser = Chooser(sampling, self.prompt, choice, self._eos)
+        self.ends = self._eos | sampling.stop_token_ids
+        self.chooser = Chooser(sampling, self.prompt, choice, self._eos)
         self._text = Detokenizer(decode, self.prompt)
         self._stops = StopStrings(sampling.stop, sampling.include_stop)
-        self._most = min(sampling.max_tokens, context - len(self.prompt))
+        self.most = min(sampling.max_tokens, context - len(self.prompt))
         self._count = 0
         self._gathered_text: list[str] = []
         self._gathered_tokens: list[Token] = []
 
     def take(self, row: Logits, likeliest: int) -> Piece | None:
-        """Chooses the next token from its logits. Returns what is to be told now: nothing before the end, where the job
-        is not streamed."""
-        token = self._chooser.choose(row, likeliest)
+        """Chooses the next token from its logits. Returns what is to be told now."""
+        return self.accept(self.chooser.choose(row, likeliest))
+
+    def accept(self, token: Token) -> Piece | None:
+        """The next token, once it is chosen. Returns what is to be told now: nothing before the end, where the job is
+        not streamed."""
         self.last_token = token.id
         self._count += 1
         self._gathered_tokens.append(token)
@@ -52,7 +56,7 @@ class Sequence:
         if stop is not None and enough:
             self.finish_reason = "stop"
             return stop
-        if not stopped and self._count < self._most:
+        if not stopped and self._count < self.most:
             return None
         self.finish_reason = "stop" if stopped else "length"
         text, stop = self._stops.push(self._text.flush())
