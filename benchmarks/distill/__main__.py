@@ -1,4 +1,4 @@
-"""What each distillation buys: `python -m benchmarks.distill --method M [--quick] [--seeds N]`.
+"""What each distillation buys: `python -m benchmarks.distill --method M [--quick | --small] [--seeds N]`.
 
     warmup, ranking, features   Multi30k, against their own ablations
     through-time                tinyshakespeare and sums
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.distill import diffusion, memory, tables, translation
-from benchmarks.distill.sizes import FULL, QUICK
+from benchmarks.distill.sizes import FULL, QUICK, SMALL
 from training.distill.report import versions, write_json
 
 METHODS = ("warmup", "ranking", "features", "through-time", "memory", "summary")
@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; proves nothing")
+    parser.add_argument("--small", action="store_true", help="sizes for one busy core: benchmarks/distill/sizes.py")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arm", help="only this arm, and kd")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -35,9 +36,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    sizes = QUICK if arguments.quick else FULL
+    size, sizes = ("quick", QUICK) if arguments.quick else ("small", SMALL) if arguments.small else ("full", FULL)
     seeds = 1 if arguments.quick else arguments.seeds
-    work = arguments.out / ("quick" if arguments.quick else "full")
+    work = arguments.out / size
     began = time.monotonic()
 
     def say(what: str) -> None:
@@ -57,7 +58,7 @@ def main() -> None:
     write_json(
         work / f"{arguments.method}.json",
         {
-            "method": arguments.method, "quick": arguments.quick, "seeds": seeds, "versions": versions(),
+            "method": arguments.method, "size": size, "seeds": seeds, "versions": versions(),
             "threads": arguments.threads, "seconds": time.monotonic() - began, "results": results,
         },
     )  # fmt: skip

@@ -1,11 +1,13 @@
 """Self-distillation through time on tinyshakespeare (characters) and on generated sums, with its controls.
 
-One base model per data set; rounds 128 -> 64 -> 32 -> 16 for every seed. Controls, without which a lower likelihood
-proves nothing: the base at a temperature that gives the student's entropy; the base trained on for as many steps as all
-rounds; one direct round with m = 8 for as many steps as all rounds together.
+One base model per data set; three rounds (128 -> 64 -> 32 -> 16 steps) for every seed. Controls, without which a lower
+likelihood proves nothing: the base at a temperature that gives the student's entropy; the base trained on for as many
+seconds as all rounds took; one direct round with m = 8 for as many seconds. `closed`: which share of the gap between
+few and many steps of the base a sampler closes.
 """
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,12 +31,15 @@ from training.distill.report import write_json
 from training.distill.through_time import distil_through_time
 from training.distill.writing import written
 
-FROM, ROUNDS, M = 128, 3, 2
+ROUNDS, M = 3, 2
 COLUMNS = {
-    "judge's NLL": ("judge_nll", 3), "valid words": ("valid_words", 3), "valid sums": ("valid_sums", 3),
+    "judge's NLL": ("judge_nll", 3), "closed": ("closed.judge_nll", 2), "valid words": ("valid_words", 3),
+    "closed ": ("closed.valid_words", 2), "valid sums": ("valid_sums", 3), "closed  ": ("closed.valid_sums", 2),
     "entropy": ("entropy", 3), "unigram entropy": ("unigram_entropy", 3), "self-BLEU": ("self_bleu", 3),
-    "tokens/s": ("tokens_per_second", 0), "training s": ("seconds", 0),
+    "distinct-4": ("distinct_4", 3), "tokens/CPU s": ("tokens_per_second", 0), "training steps": ("steps", 0),
+    "training CPU s": ("seconds", 0),
 }  # fmt: skip
+COMPARED = ("judge_nll", "valid_words", "valid_sums")
 
 
 def run(data: Path, work: Path, sizes: Sizes, seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def of_data(
         seed=100,
     )  # fmt: skip
     judge = load_model(str(judge_path), "float32", "judge").eval()
-    few = FROM // M**ROUNDS
+    many, few = sizes.from_steps, sizes.from_steps // M**ROUNDS
     look = Look(name, judge, tokenizer, words, sizes)
 
     say(f"{name}: base")
@@ -69,36 +74,61 @@ def of_data(
     def add(arm: str, result: dict[str, Any]) -> None:
         found.setdefault(arm, []).append(result)
 
-    for steps in sorted({FROM, 64, 32, few}, reverse=True):
+    told_base = {"steps": sizes.base_steps, "seconds": base_seconds}
+    for steps in (many // M**done for done in range(ROUNDS + 1)):
         result = once(work / f"base-{steps}.json", lambda steps=steps: look(base_model, steps, 0))  # type: ignore[misc]
-        add(f"base, {steps} steps", {**result, "seconds": base_seconds})
+        add(f"base, {steps} steps", {**result, **told_base})
+    total_steps, total_seconds = ROUNDS * sizes.round_steps, 0.0
     for seed in range(seeds):
         say(f"{name}: rounds, seed {seed}")
         student, seconds = rounds(base_path, files, work / f"rounds-{seed}", sizes, seed, M, ROUNDS, sizes.round_steps)
+        total_seconds = total_seconds or seconds
         told = once(work / f"rounds-{seed}.json", lambda s=student, n=seed: look(denoiser(s), few, n))  # type: ignore[misc]
-        add(f"rounds, {few} steps", {**told, "seconds": seconds})
+        add(f"rounds, {few} steps", {**told, "steps": total_steps, "seconds": seconds})
+        say(f"{name}: base at the student's entropy, seed {seed}")
         cooled = once(
             work / f"cooled-{seed}.json",
             lambda t=told, n=seed: look.at_entropy(base_model, few, n, t["entropy"]),  # type: ignore[misc]
         )
-        add(f"base at the student's entropy, {few} steps", {**cooled, "seconds": base_seconds})
+        add(f"base at the student's entropy, {few} steps", {**cooled, **told_base})
     say(f"{name}: base trained on")
-    longer, seconds = rounds(base_path, files, work / "longer", sizes, 0, 1, 0, ROUNDS * sizes.round_steps)
+    # As many seconds as the rounds took: a step of base training is cheaper, so there are more of them.
+    more = math.ceil(total_seconds / (base_seconds / sizes.base_steps))
+    longer, seconds = rounds(base_path, files, work / "longer", sizes, 0, 1, 0, more)
     add(
         f"base trained on, {few} steps",
-        {**once(work / "longer.json", lambda: look(denoiser(longer), few, 0)), "seconds": seconds},
+        {**once(work / "longer.json", lambda: look(denoiser(longer), few, 0)), "steps": more, "seconds": seconds},
     )
-    say(f"{name}: direct, m = {M**ROUNDS}")
-    direct, seconds = rounds(base_path, files, work / "direct", sizes, 0, M**ROUNDS, 1, ROUNDS * sizes.round_steps)
+    m = M**ROUNDS
+    say(f"{name}: direct, m = {m}")
+    # A step of it runs the teacher m times where a step of a round runs it M times; forward and backward count thrice.
+    fewer = max(1, round(total_steps * (M + 3) / (m + 3)))
+    direct, seconds = rounds(base_path, files, work / "direct", sizes, 0, m, 1, fewer)
     add(
-        f"direct m = {M**ROUNDS}, {few} steps",
-        {**once(work / "direct.json", lambda: look(denoiser(direct), few, 0)), "seconds": seconds},
+        f"direct m = {m}, {few} steps",
+        {**once(work / "direct.json", lambda: look(denoiser(direct), few, 0)), "steps": fewer, "seconds": seconds},
     )
     add(
         "autoregressive with cache",
-        {**once(work / "judge.json", lambda: look.autoregressive(judge)), "seconds": judge_report["seconds"]},
+        {
+            **once(work / "autoregressive.json", lambda: look.autoregressive(judge)),
+            "steps": sizes.judge_steps,
+            "seconds": judge_report["seconds"],
+        },
     )
+    add("held-out text", once(work / "held-out.json", lambda: look.held_out(files["val"])))
+    full, quick = found[f"base, {many} steps"][0], found[f"base, {few} steps"][0]
+    for results in found.values():
+        for one in results:
+            one["closed"] = {key: closed(quick[key], full[key], one[key]) for key in COMPARED}
     return found
+
+
+def closed(few: float | None, many: float | None, value: float | None) -> float | None:
+    """0: no better than the base in few steps; 1: as good as the base in many."""
+    if few is None or many is None or value is None or few == many:
+        return None
+    return (value - few) / (many - few)
 
 
 def once(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -127,7 +157,9 @@ def rounds(
 ) -> tuple[Path, float]:
     """`count` rounds of m = `substeps`; 0 rounds: base training goes on for `steps` instead."""
     if count == 0:
-        config = configuration(start, files, out, sizes, seed, {"base_steps": steps, "rounds": 1, "steps_per_round": 1})
+        # At the rate of the rounds: that of base training would first undo what its decay has won.
+        diffusion: dict[str, Any] = {"base_steps": steps, "base_learning_rate": sizes.round_rate}
+        config = configuration(start, files, out, sizes, seed, {**diffusion, "rounds": 1, "steps_per_round": 1})
         report = ran(config)
         return out / "base-model", float(report["stages"]["base"]["seconds"])
     diffusion = {"rounds": count, "substeps": substeps, "steps_per_round": steps}
@@ -149,12 +181,14 @@ def configuration(
     return DistillConfig.model_validate(
         {
             "out": str(out), "seed": seed, "student": {"path": str(student)},
-            "data": {"train": [str(files["train"])], "validation": [str(files["val"])], "validation_rows": 128},
+            "data": {"train": [str(files["train"])], "validation": [str(files["val"])], "validation_rows": 64},
             "training": {
-                "rows": sizes.diffusion_rows, "learning_rate": 3e-4, "warmup": 0.1, "bf16": bf16(),
-                "evaluate_every": max(1, sizes.round_steps // 2), "schedule": "linear",
+                "rows": sizes.diffusion_rows, "learning_rate": sizes.round_rate, "warmup": 0.1, "bf16": bf16(),
+                "evaluate_every": max(1, sizes.round_steps // 2), "schedule": "linear", "checkpoint_every": 200,
             },
-            "diffusion": {"length": sizes.length, "from_steps": FROM, "base_learning_rate": 2e-3, **diffusion},
+            "diffusion": {
+                "length": sizes.length, "from_steps": sizes.from_steps, "base_learning_rate": 2e-3, **diffusion,
+            },
         }
     )  # fmt: skip
 
@@ -169,7 +203,7 @@ class Look:
         sizes = self._sizes
         rows: list[list[int]] = []
         entropies = []
-        began = time.perf_counter()
+        began = time.process_time()
         for start in range(0, sizes.sampled, 64):
             generator = torch.Generator().manual_seed(seed * 1_000 + start)
             made = sample(
@@ -178,7 +212,7 @@ class Look:
             )  # fmt: skip
             rows += made.tokens.tolist()
             entropies.append(made.entropy)
-        rate = sizes.sampled * sizes.length / (time.perf_counter() - began)
+        rate = sizes.sampled * sizes.length / (time.process_time() - began)
         return {
             **self._of(rows),
             "entropy": sum(entropies) / len(entropies),
@@ -205,13 +239,23 @@ class Look:
         first = [[self._tokenizer.convert_tokens_to_ids("\n" if self._name == "shakespeare" else "1")]] * min(
             64, sizes.sampled
         )
-        began = time.perf_counter()
+        began = time.process_time()
         answers = written(
             model, first, limits=[sizes.length - 1] * len(first), eos=None, pad_id=0,
             vocabulary=len(self._tokenizer), temperature=1.0, generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
-        rate = sum(map(len, answers)) / (time.perf_counter() - began)
+        rate = sum(map(len, answers)) / (time.process_time() - began)
         return {**self._of([[*a, *b] for a, b in zip(first, answers, strict=True)]), "tokens_per_second": rate}
+
+    def held_out(self, file: Path) -> dict[str, Any]:
+        """What real text scores, as pieces of the same length."""
+        text = json.loads(file.read_text())["text"]
+        length = self._sizes.length
+        rows = [
+            self._tokenizer.convert_tokens_to_ids(list(text[start : start + length]))
+            for start in range(0, len(text) - length + 1, length)
+        ][: self._sizes.sampled]
+        return self._of(rows)
 
     def _of(self, rows: list[list[int]]) -> dict[str, Any]:
         texts = ["".join(self._tokenizer.convert_ids_to_tokens(row)) for row in rows]
@@ -222,7 +266,7 @@ class Look:
             "valid_words": valid_words(texts, self._words) if self._words else None,
             "valid_sums": valid_sums(texts) if self._name == "sums" else None,
             "unigram_entropy": float(-(shares * shares.log()).sum()),
-            "self_bleu": self_bleu(texts),
+            "self_bleu": self_bleu([text.split() if self._words else list(text) for text in texts[:64]]),
             "distinct_4": distinct_n(rows, 4),
             "example": texts[0],
         }
@@ -279,8 +323,24 @@ def _right(line: str) -> bool:
     )
 
 
-def self_bleu(texts: Sequence[str], order: int = 4) -> float:
-    """Mean share of a text's character n-grams that occur in another one: 1 where all say the same."""
-    grams = [{text[i : i + order] for i in range(len(text) - order + 1)} for text in texts[:64]]
-    owners = Counter(gram for of in grams for gram in of)
-    return sum(sum(owners[g] > 1 for g in of) / max(1, len(of)) for of in grams) / len(grams)
+def self_bleu(texts: Sequence[Sequence[str]], order: int = 4) -> float:
+    """Mean BLEU of each text against all others (Texygen, 1802.01886): 1 where all say the same. A precision of zero
+    counts as half a match, so that one missing order does not hide the others."""
+    return sum(_bleu(text, [*texts[:i], *texts[i + 1 :]], order) for i, text in enumerate(texts)) / len(texts)
+
+
+def _bleu(text: Sequence[str], others: Sequence[Sequence[str]], order: int) -> float:
+    logs = 0.0
+    for n in range(1, order + 1):
+        own, best = _grams(text, n), Counter[tuple[str, ...]]()
+        for other in others:
+            best |= _grams(other, n)
+        matched, count = (own & best).total(), own.total()
+        logs += math.log(max(matched, 0.5) / max(count, 1))
+    nearest = min((len(other) for other in others), key=lambda size: abs(size - len(text)), default=len(text))
+    brevity = min(0.0, 1.0 - nearest / max(1, len(text)))
+    return math.exp(logs / order + brevity)
+
+
+def _grams(text: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1))

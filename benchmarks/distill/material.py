@@ -39,7 +39,7 @@ def multi30k(data: Path, work: Path, sizes: Sizes) -> dict[str, Path]:
         if file.exists():
             continue
         german, english = (_lines(data / "text" / f"multi30k.{name}.{language}.gz") for language in ("de", "en"))
-        limit = {"train": sizes.train_rows, "val": min(sizes.train_rows, 1_014), "test": sizes.test_rows}[split]
+        limit = {"train": sizes.train_rows, "val": min(sizes.train_rows, 1_014), "test": 1_000}[split]
         rows = [{"prompt": f"{a} =>", "answer": f" {b}"} for a, b in zip(german, english, strict=True)][:limit]
         _write(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return found
@@ -124,17 +124,19 @@ def trained(
     smoothing: float = 0.0,
     dropout: float = 0.0,
     start: Path | None = None,
-    evaluate_every: int = 100,
+    evaluate_every: int = 200,
+    validation_rows: int = 512,
+    context: int = CONTEXT,
 ) -> tuple[Path, dict[str, Any]]:
     """A model trained with plain cross-entropy; found again where it was made already. `start`: from this model."""
     folder = work / name
     report_file = folder / "report.json"
     if report_file.exists():
         return folder / "model", json.loads(report_file.read_text())
-    config = DataConfig(train=(files["train"],), validation=(files["val"],), context=CONTEXT)
+    config = DataConfig(train=(files["train"],), validation=(files["val"],), context=context)
     train_rows, counted = read_rows([files["train"]], config, tokenizer)
     held, held_counted = read_rows([files["val"]], config, tokenizer)
-    data = Data(tokenizer, train_rows, held[:512], counted, held_counted)
+    data = Data(tokenizer, train_rows, held[:validation_rows], counted, held_counted)
     training = TrainingConfig(
         steps=steps, epochs=epochs, rows=rows, learning_rate=rate, warmup=0.05, bf16=bf16(),
         evaluate_every=evaluate_every, checkpoint_every=200, weight_decay=0.01,
@@ -195,11 +197,13 @@ def translation_pair(data: Path, work: Path, sizes: Sizes, seed: int) -> dict[st
     tokenizer = load_tokenizer(str(words), "student")
     teacher, teacher_report = trained(
         "teacher", sizes.teacher, files, tokenizer, work, epochs=sizes.teacher_epochs, rows=sizes.rows,
-        rate=sizes.teacher_rate, seed=0, smoothing=0.1, dropout=0.1, evaluate_every=sizes.evaluate_every,
+        rate=sizes.teacher_rate, seed=0, smoothing=0.1, dropout=0.1, validation_rows=sizes.validation_rows,
+        context=sizes.context,
     )  # fmt: skip
     student, student_report = trained(
         f"student-{seed}", sizes.student, files, tokenizer, work, epochs=sizes.student_epochs, rows=sizes.rows,
-        rate=sizes.student_rate, seed=seed, evaluate_every=sizes.evaluate_every,
+        rate=sizes.student_rate, seed=seed, validation_rows=sizes.validation_rows,
+        context=sizes.context,
     )  # fmt: skip
     return {
         "files": files, "teacher": teacher, "student": student, "tokenizer": tokenizer,
@@ -210,7 +214,7 @@ def translation_pair(data: Path, work: Path, sizes: Sizes, seed: int) -> dict[st
 def shakespeare(data: Path, work: Path, sizes: Sizes) -> tuple[dict[str, Path], Any, set[str]]:
     """Text as JSONL (nine tenths, one tenth), a tokenizer of characters, and the words that occur."""
     text = (data / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
-    if sizes.length < 128:
+    if sizes.length < 64:
         text = text[:20_000]
     cut = len(text) * 9 // 10
     return _text_files(work, "shakespeare", text[:cut], text[cut:]), characters(text), set(_words(text))

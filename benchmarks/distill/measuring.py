@@ -39,10 +39,10 @@ def distances(
 
 
 def translations(model: Any, rows: Sequence[Row], tokenizer: Any, vocabulary: int) -> tuple[list[str], float]:
-    """Greedy translations and tokens per second."""
+    """Greedy translations and tokens per second of the processor."""
     found: list[str] = []
     tokens = 0
-    began = time.perf_counter()
+    began = time.process_time()
     for start in range(0, len(rows), 50):
         some = rows[start : start + 50]
         answers = written(
@@ -51,7 +51,7 @@ def translations(model: Any, rows: Sequence[Row], tokenizer: Any, vocabulary: in
         )  # fmt: skip
         found += [tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
         tokens += sum(map(len, answers))
-    return found, tokens / (time.perf_counter() - began)
+    return found, tokens / (time.process_time() - began)
 
 
 def bleu_and_chrf(found: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
@@ -103,7 +103,11 @@ def hidden_likeness(
     s_train, t_train = last(train)
     s, t = last(held)
     fitted = torch.linalg.lstsq(s_train, t_train).solution
-    found = {"cka": float(linear_cka(s, t)), "fitted_centred_cosine": float(centred_cosine(s @ fitted, t))}
+    found = {
+        "raw_norm_ratio": float(s.norm(dim=-1).mean() / t.norm(dim=-1).mean()),
+        "cka": float(linear_cka(s, t)),
+        "fitted_centred_cosine": float(centred_cosine(s @ fitted, t)),
+    }
     if own is not None:
         projected = s @ own
         found |= {
@@ -114,6 +118,17 @@ def hidden_likeness(
     return found
 
 
-def steps_to(curve: Sequence[dict[str, float]], goal: float) -> int | None:
-    """The first step at which validation KL was at most `goal`; None where it never was."""
-    return next((int(row["step"]) for row in curve if row.get("val_kl", float("inf")) <= goal), None)
+def steps_to(curve: Sequence[dict[str, float]], goal: float) -> float | None:
+    """Where validation KL first came down to `goal`, on the straight line between two validations; None where it never
+    did."""
+    before: dict[str, float] | None = None
+    for row in curve:
+        if "val_kl" not in row:
+            continue
+        if row["val_kl"] <= goal:
+            if before is None:
+                return float(row["step"])
+            part = (before["val_kl"] - goal) / (before["val_kl"] - row["val_kl"])
+            return before["step"] + part * (row["step"] - before["step"])
+        before = row
+    return None

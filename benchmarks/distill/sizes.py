@@ -1,4 +1,6 @@
-"""How large the experiments are. `full` fits two CPU cores for about two hours per method, `quick` three minutes."""
+"""How large the experiments are. `full` fits two idle CPU cores for about two hours per method, `small` one busy core
+for about twenty minutes per method and seed, `quick` three minutes (it shows that everything runs, and proves nothing).
+"""
 
 from dataclasses import dataclass
 
@@ -13,11 +15,15 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Translation: rows of Multi30k, shapes, epochs of each stage, rows per step. Diffusion: steps of each stage."""
+    """Translation: rows of Multi30k (those longer than `context` tokens are left out), shapes, epochs of each stage,
+    rows per step. Diffusion: steps of each stage."""
 
     vocabulary: int
     train_rows: int
+    validation_rows: int
+    measured_rows: int
     test_rows: int
+    context: int
     teacher: Shape
     teacher_epochs: float
     student: Shape
@@ -31,9 +37,11 @@ class Sizes:
     denoiser: Shape
     judge: Shape
     length: int
+    from_steps: int
     base_steps: int
     judge_steps: int
     round_steps: int
+    round_rate: float
     diffusion_rows: int
     sampled: int
     sums: int
@@ -41,17 +49,26 @@ class Sizes:
 
 # On Multi30k a student of 128 x 4 already reaches its teacher; 64 x 2 leaves a gap to see something in.
 FULL = Sizes(
-    vocabulary=4096, train_rows=29_000, test_rows=1_000,
+    vocabulary=4096, train_rows=29_000, validation_rows=512, measured_rows=1_000, test_rows=1_000, context=128,
     teacher=Shape(320, 864, 5, 5), teacher_epochs=10, student=Shape(64, 176, 2, 2), student_epochs=3, distil_epochs=3,
     rows=64, teacher_rate=1e-3, student_rate=3e-3, evaluate_every=100, warm_prompts=4_000,
-    denoiser=Shape(160, 432, 5, 5), judge=Shape(160, 432, 5, 5), length=128,
-    base_steps=6_000, judge_steps=3_000, round_steps=800, diffusion_rows=32, sampled=256, sums=200_000,
+    denoiser=Shape(160, 432, 5, 5), judge=Shape(160, 432, 5, 5), length=128, from_steps=128,
+    base_steps=6_000, judge_steps=3_000, round_steps=800, round_rate=3e-4, diffusion_rows=32, sampled=256, sums=200_000,
+)  # fmt: skip
+
+# Fewer tokens in a step: with so few seconds, more steps teach more than larger ones.
+SMALL = Sizes(
+    vocabulary=2048, train_rows=29_000, validation_rows=192, measured_rows=384, test_rows=150, context=48,
+    teacher=Shape(128, 352, 3, 4), teacher_epochs=2.5, student=Shape(64, 176, 2, 2), student_epochs=0.5,
+    distil_epochs=0.75, rows=32, teacher_rate=3e-3, student_rate=3e-3, evaluate_every=40, warm_prompts=1_000,
+    denoiser=Shape(128, 352, 3, 4), judge=Shape(128, 352, 3, 4), length=64, from_steps=64,
+    base_steps=2_500, judge_steps=1_200, round_steps=200, round_rate=1e-3, diffusion_rows=16, sampled=256, sums=100_000,
 )  # fmt: skip
 
 QUICK = Sizes(
-    vocabulary=512, train_rows=400, test_rows=20,
+    vocabulary=512, train_rows=400, validation_rows=40, measured_rows=40, test_rows=20, context=128,
     teacher=Shape(64, 128, 2, 2), teacher_epochs=3, student=Shape(32, 64, 1, 2), student_epochs=1, distil_epochs=1,
     rows=16, teacher_rate=3e-3, student_rate=3e-3, evaluate_every=10, warm_prompts=48,
-    denoiser=Shape(32, 64, 2, 2), judge=Shape(32, 64, 1, 2), length=32,
-    base_steps=40, judge_steps=30, round_steps=10, diffusion_rows=8, sampled=16, sums=2_000,
+    denoiser=Shape(32, 64, 2, 2), judge=Shape(32, 64, 1, 2), length=32, from_steps=32,
+    base_steps=40, judge_steps=30, round_steps=10, round_rate=1e-3, diffusion_rows=8, sampled=16, sums=2_000,
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """Warm-up, ranking and features on Multi30k, each against its own ablations: same start, same teacher, same steps.
 
-Every arm of a seed begins with the same student, trained plainly on the data. Results lie in arm/seed-N/result.json; an
-arm that has one is not run again, and one that was interrupted goes on.
+Every arm of a seed begins with the same student, trained plainly on the data. Curves, and whatever was tuned, are of
+the validation split; final measurements are of the test split. Results lie in arm/seed-N/result.json; an arm that has
+one is not run again, and one that was interrupted goes on.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.distill.material import CONTEXT, bf16, trained, translation_pair
+from benchmarks.distill.material import bf16, trained, translation_pair
 from benchmarks.distill.measuring import distances, hidden_likeness, rows_of, steps_to, translation_quality
 from benchmarks.distill.sizes import Sizes
 from benchmarks.distill.surroundings import surroundings
@@ -26,6 +27,7 @@ from training.distill.run import distil
 
 Arms = dict[str, dict[str, Any]]
 RANKING = {"k": 10, "weight": 2.0}
+BY_LOG = {**RANKING, "on": "log-probability", "temperature": 1.0}
 FEATURES = {"kind": "nd", "weight": 1.0, "projection": "linear"}
 
 # The first three of each are run with every seed, the others with the first only.
@@ -34,6 +36,8 @@ METHODS: dict[str, Arms] = {
         "kd": {},
         "kd+rank": {"ranking": RANKING},
         "kd+shuffled rank": {"ranking": {**RANKING, "shuffled": True}},
+        "kd+rank by log-probability": {"ranking": BY_LOG},
+        "kd+shuffled rank by log-probability": {"ranking": {**BY_LOG, "shuffled": True}},
         "kd+rank, dynamic": {"ranking": {**RANKING, "dynamic": True}},
         "kd+rank by confidence": {"ranking": {**RANKING, "confidence": True}},
     },
@@ -69,19 +73,22 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
     },
     "features": {
         "centred cosine": ("hidden.centred_cosine", 3), "norm ratio": ("hidden.norm_ratio", 3),
-        "CKA": ("hidden.cka", 3),
+        "CKA": ("hidden.cka", 3), "norm ratio without P": ("hidden.raw_norm_ratio", 3),
         "fitted cosine": ("hidden.fitted_centred_cosine", 3), "KL": ("held.kl", 4), "KL halfway": ("kl_halfway", 4),
     },
     "warmup": {
         "reverse KL on own text, start": ("start.reverse_kl", 4), "refused at start": ("start.refused_share", 4),
-        "steps to the KL of kd": ("steps_to_kd", 0), "KL": ("held.kl", 4),
+        "steps to the KL of kd": ("steps_to_kd", 0), "NLL": ("held.nll", 4), "KL": ("held.kl", 4),
         "chosen gain": ("warmup_last.chosen_gain", 2), "rejected gain": ("warmup_last.rejected_gain", 2),
     },
-    "summary": {"KL": ("held.kl", 4), "CR@5": ("held.cr5", 4), "MOR@10": ("held.mor10", 4)},
+    "summary": {
+        "KL": ("held.kl", 4), "NLL": ("held.nll", 4), "CR@5": ("held.cr5", 4), "MOR@10": ("held.mor10", 4),
+        "tokens/s served": ("test.tokens_per_second", 0), "MB": ("test.weights_mb", 1),
+    },
 }  # fmt: skip
 ALL = {
     "BLEU": ("test.bleu", 1), "chrF": ("test.chrf", 1), "steps": ("steps", 0), "tokens": ("tokens", 0),
-    "seconds": ("seconds", 0),
+    "CPU seconds": ("seconds", 0),
 }  # fmt: skip
 
 
@@ -118,8 +125,8 @@ def configuration(changes: dict[str, Any], pair: dict[str, Any], out: Path, size
             "student": {"path": str(pair["student"])},
             "teacher": {"path": str(pair["teacher"])},
             "data": {
-                "train": [str(files["train"])], "validation": [str(files["val"])], "context": CONTEXT,
-                "validation_rows": 512,
+                "train": [str(files["train"])], "validation": [str(files["val"])], "context": sizes.context,
+                "validation_rows": sizes.validation_rows,
             },
             "training": {
                 "epochs": sizes.distil_epochs, "rows": sizes.rows, "learning_rate": sizes.student_rate / 2,
@@ -176,8 +183,8 @@ def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Size
     tokenizer = load_tokenizer(str(pair["student"]), "student")
     teacher = load_model(str(pair["teacher"]), "float32", "teacher").eval()
     student = load_model(str(out / "student"), "float32", "student").eval()
-    held = rows_of(pair["files"]["val"], config, tokenizer, 1_000)
-    train = rows_of(pair["files"]["train"], config, tokenizer, 1_000)
+    held = rows_of(pair["files"]["test"], config, tokenizer, sizes.measured_rows)
+    train = rows_of(pair["files"]["train"], config, tokenizer, sizes.measured_rows)
     checkpoint = latest(out / "kd" / "checkpoints")
     assert checkpoint is not None
     return {
@@ -185,8 +192,13 @@ def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Size
         "train": distances(student, teacher, train, config, len(tokenizer)),
         "hidden": hidden_likeness(student, teacher, checkpoint / "lesson.safetensors", train, held),
         "test": translation_quality(out / "student", pair["files"]["test"], sizes.test_rows),
-        "start": _at_step_0(config, pair, out, teacher, sizes),
+        "start": _at_step_0(config, pair, out, teacher, sizes) if _warms_up(config) else None,
     }
+
+
+def _warms_up(config: DistillConfig) -> bool:
+    """Whether the student's own text is of interest: with warm-up, and for what that is compared with."""
+    return config.warmup is not None or (config.ranking is None and config.features is None)
 
 
 def _at_step_0(
@@ -204,7 +216,7 @@ def _at_step_0(
     data = read_data(asked)
     both = Pair(student, teacher, len(data.tokenizer), None, None)
     torch.manual_seed(0)
-    found: dict[str, Any] | None = own_text(asked, data, both, data.validation_rows, texts=256)
+    found: dict[str, Any] | None = own_text(asked, data, both, data.validation_rows, texts=128)
     return found
 
 
@@ -225,7 +237,7 @@ def ends(
         alone, report = trained(
             f"alone-{seed}", sizes.student, pair["files"], pair["tokenizer"], work, epochs=sizes.distil_epochs,
             rows=sizes.rows, rate=sizes.student_rate / 2, seed=seed, start=pair["student"],
-            evaluate_every=sizes.evaluate_every,
+            validation_rows=sizes.validation_rows, context=sizes.context,
         )  # fmt: skip
         config = configuration({}, pair, work / "unused", sizes, seed)
         for name, directory, told in (
@@ -236,7 +248,7 @@ def ends(
                 continue
             teacher = load_model(str(pair["teacher"]), "float32", "teacher").eval()
             student = load_model(str(directory), "float32", "student").eval()
-            held = rows_of(pair["files"]["val"], config, pair["tokenizer"], 1_000)
+            held = rows_of(pair["files"]["test"], config, pair["tokenizer"], sizes.measured_rows)
             found[name].append(
                 {
                     **{key: told[key] for key in ("steps", "tokens", "seconds")},
