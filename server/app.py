@@ -24,6 +24,7 @@ from server.decision_log import DecisionLog
 from server.errors import BadRequest, GatewayError, UpstreamFault, error_object
 from server.gateway import Gateway
 from server.generation_request import PATHS
+from server.help.worker import HelpWorker
 from server.in_service import InService
 from server.ledgers.sqlite import SqliteLedger
 from server.lifetime import die_with_parent
@@ -126,6 +127,8 @@ async def open_gateway(
         else:
             watch.seen()
         gateway.managed = ServedModels.read(settings.state_dir, managed=True)
+        if settings.help.by != "off":
+            gateway.help = HelpWorker(settings.help)
         await _look_at_upstreams(gateway)
         _say_warnings(gateway)
         keeping = [asyncio.create_task(_keep_fresh(gateway, watch)), asyncio.create_task(_keep_counting(gateway))]
@@ -221,6 +224,8 @@ async def _look_at_upstreams(gateway: Gateway) -> None:
         known[role] = gateway.managed.names[role] or tuple(filter(None, (upstream.name, *served)))
     if names:
         gateway.upstream_names = names
+    if gateway.help is not None and gateway.teacher is not None:
+        await gateway.help.learn_traits(gateway.student, gateway.teacher)
     found = ServedModels({**gateway.served.names, **known})
     if found.names != gateway.served.names:
         gateway.served = found

@@ -29,6 +29,7 @@ from server.errors import (
 )
 from server.gateway import Gateway, Request
 from server.generation_request import GenerationRequest
+from server.help.delivery import HelpedAnswer
 from server.ledgers import LedgerUnavailable
 from server.relay import Client
 from server.reservation import Reservation, usd
@@ -57,6 +58,10 @@ class Exchange:
         self._fault: UpstreamFault | None = None
         self._answers: dict[life.Role, Answer] = {}
         self._streams: dict[life.Role, Streaming] = {}
+        self._help: HelpedAnswer | None = None
+        """The student's answer, where the teacher may write parts of it."""
+        self._help_off: str | None = None
+        self._whole = b""
         self._draft: Draft | None = None
         self._sampling: Sampling | None = None
         self._usage: dict[life.Role, Usage] = {}
@@ -81,6 +86,8 @@ class Exchange:
         finally:
             for streaming in self._streams.values():
                 streaming.close()
+            if self._help is not None:
+                self._help.close()
             if self._sampling is not None:
                 self._sampling.cancel()
             await self._close(status)
@@ -120,16 +127,29 @@ class Exchange:
         decider = gateway.decider
         self._aim = decider.aim(self._about.subject)
         consulted = self._consulted = decider.begin(self._about.conversation, self._id)
+        if gateway.help is not None:
+            self._offer_help(consulted)
         if not consulted.asks_first:
             consulted.ask_shadow(self._before_generation, self._aim)
-            return life.Routed("student", Reason.POLICY_STUDENT, hold_draft=consulted.reads_drafts)
+            hold = consulted.reads_drafts and self._help is None
+            return life.Routed("student", Reason.POLICY_STUDENT, hold_draft=hold)
         verdict = await consulted.decide(self._before_generation(), self._aim)
         self._steps.append(verdict.record)
         if verdict.calls_teacher:
             return life.Routed("teacher", verdict.reason)
         # A coin has had the last word; otherwise the draft may still change the policy's mind, or the safe policy's.
-        again = consulted.reads_drafts and verdict.reason is not Reason.EXPLORED
+        again = consulted.reads_drafts and verdict.reason is not Reason.EXPLORED and self._help is None
         return life.Routed("student", verdict.reason, hold_draft=again)
+
+    def _offer_help(self, consulted: Consultation) -> None:
+        """Opens the student's answer to help, should the student answer: then no draft of it is held back."""
+        gateway = self._gateway
+        assert gateway.help is not None
+        self._help_off = gateway.help.off(self._request)
+        if self._help_off is None:
+            self._help = HelpedAnswer(
+                gateway.help, gateway, self._request, self._about, consulted, self._aim, self._reservation
+            )
 
     def _before_generation(self) -> Observation:
         return Observation(Step.ROUTE, self._about.prompt, None, self._aim.state)
@@ -172,6 +192,7 @@ class Exchange:
         try:
             granted = await self._reservation.admit()
         except LedgerUnavailable:
+            self._help = None
             return life.LedgerDown()
         if self._steps:
             self._steps[-1] = replace(self._steps[-1], admitted=granted)
@@ -180,6 +201,8 @@ class Exchange:
     # Calls
 
     async def _call(self, role: life.Role, *, hold: bool) -> life.Event:
+        if role == "student" and self._help is not None:
+            return await self._call_helped(self._help)
         upstream = self._gateway.upstream(role)
         budget_counts_tokens = role == "teacher" and self._gateway.counts_tokens
         body = self._request.passed_on(
@@ -206,6 +229,16 @@ class Exchange:
             return await self._failed(role, fault)
         return life.Drafted() if hold else life.Answered()
 
+    async def _call_helped(self, answer: HelpedAnswer) -> life.Event:
+        try:
+            await answer.begin()
+            if not self._request.stream:
+                self._whole = await answer.whole()
+        except UpstreamFault as fault:
+            answer.close("failed")
+            return await self._failed("student", fault)
+        return life.Answered()
+
     async def _open_stream(self, role: life.Role, upstream: Upstream, body: bytes, *, hold: bool) -> None:
         stream = await upstream.stream(self._request.path, body)
         log_text = self._gateway.settings.log_text
@@ -225,6 +258,8 @@ class Exchange:
         if streaming is not None:
             streaming.close()
         self._gateway.metrics.upstream_error(role, fault)
+        if role == "teacher":
+            self._help = None  # it would only be asked again
         if role == "teacher" and self._reservation.held:
             # Where the upstream may have worked for us, the estimate stays charged: better too much than a broken cap.
             if isinstance(fault, UpstreamUnreachable | UpstreamStatus):
@@ -247,11 +282,16 @@ class Exchange:
     async def _deliver(self, role: life.Role) -> None:
         self._delivered = role
         if self._request.stream:
-            await self._deliver_stream(role)
+            await self._deliver_stream(role, self._answering or self._streams[role])
         else:
             await self._deliver_answer(role)
 
     async def _deliver_answer(self, role: life.Role) -> None:
+        if self._answering is not None:
+            self._first_byte_at = self._gateway.clock()
+            await self._close(200)
+            await self._client.send_answer(200, self._whole, self._headers(role))
+            return
         answer = self._answers[role]
         raw = answer.raw
         held = role == "student" and self._draft is not None
@@ -262,8 +302,12 @@ class Exchange:
         await self._close(200)
         await self._client.send_answer(200, raw, self._headers(role))
 
-    async def _deliver_stream(self, role: life.Role) -> None:
-        streaming = self._streams[role]
+    @property
+    def _answering(self) -> HelpedAnswer | None:
+        """The helped answer, if it is what the client gets."""
+        return self._help if self._delivered == "student" else None
+
+    async def _deliver_stream(self, role: life.Role, streaming: Streaming | HelpedAnswer) -> None:
         self._first_byte_at = self._gateway.clock()
         await self._client.start_stream(self._headers(role))
         try:
@@ -280,11 +324,21 @@ class Exchange:
         await self._client.end_stream()
 
     def _headers(self, role: life.Role) -> list[tuple[bytes, bytes]]:
+        route, reason = self._routed(role)
+        if self._answering is not None and self._request.stream and self._first_byte_at is not None:
+            # Nobody knows yet whether it will be helped; the record will say it.
+            route, reason = "mixed", Reason.HELP_ON
         return [
             (b"x-tw-decision-id", self._id.encode()),
-            (b"x-tw-route", role.encode()),
-            (b"x-tw-reason", self._session.reason.value.encode()),
+            (b"x-tw-route", route.encode()),
+            (b"x-tw-reason", reason.value.encode()),
         ]
+
+    def _routed(self, role: life.Role) -> tuple[str, Reason]:
+        """The route and the reason as they came out."""
+        if self._answering is not None and self._answering.answer.helped:
+            return "mixed", Reason.HELPED
+        return role, self._session.reason
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -346,6 +400,18 @@ class Exchange:
         draft = self._draft
         if student_usage is None and draft is not None:
             student_usage = Usage(0, len(draft.logprobs))
+        helped = None if self._help is None else self._help.answer
+        if self._help is not None and helped is not None:
+            student_usage = self._help.student_usage
+        teacher_calls, teacher_usd = self._teacher_calls, 0.0
+        if gateway.teacher and teacher_calls:
+            teacher_usd = usd(gateway.teacher, teacher_usage)
+        teacher_tokens = teacher_usage.prompt_tokens + teacher_usage.completion_tokens if teacher_calls else 0
+        if helped is not None:
+            teacher_calls += helped.teacher_calls
+            teacher_usd += helped.teacher_usd
+            teacher_tokens += helped.teacher_usage.prompt_tokens + helped.teacher_usage.completion_tokens
+        route, reason = self._routed(self._delivered)
         text = gateway.settings.log_text
         refused_by = self._reservation.refused_by
         return DecisionRecord(
@@ -353,8 +419,8 @@ class Exchange:
             at=about.at,
             endpoint=self._request.endpoint,
             model=self._request.model,
-            route=self._delivered,
-            reason=self._session.reason,
+            route=route,
+            reason=reason,
             steps=tuple(self._steps),
             policy=decided_by.name,
             policy_version=decided_by.version,
@@ -371,9 +437,9 @@ class Exchange:
             latency_ms=round((now - about.at) * 1000, 3),
             first_byte_ms=None if self._first_byte_at is None else round((self._first_byte_at - about.at) * 1000, 3),
             student_tokens=student_usage.completion_tokens if student_usage else 0,
-            teacher_tokens=teacher_usage.prompt_tokens + teacher_usage.completion_tokens if self._teacher_calls else 0,
-            teacher_usd=usd(gateway.teacher, teacher_usage) if gateway.teacher and self._teacher_calls else 0.0,
-            teacher_calls=self._teacher_calls,
+            teacher_tokens=teacher_tokens,
+            teacher_usd=teacher_usd,
+            teacher_calls=teacher_calls,
             disconnected=status == ClientGone.status,
             prompt=about.prompt.text if text else None,
             student_response=self._text("student") if text else None,
@@ -382,10 +448,14 @@ class Exchange:
             policy_role="serving" if consulted is None else consulted.role,
             failed_policy=None if consulted is None else consulted.failed,
             shadow=None if consulted is None else consulted.shadow_record(self._id),
+            segments=() if helped is None else tuple(helped.segments),
+            help_off=self._help_off,
             sample_tokens=0 if self._sampling is None else self._sampling.tokens,
         )
 
     def _text(self, role: life.Role) -> str | None:
+        if role == "student" and self._help is not None:
+            return self._help.answer.line.text
         streaming = self._streams.get(role)
         if streaming is not None:
             return streaming.reader.draft(complete=True).text

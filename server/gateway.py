@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policies.observation import Prompt
 from router.budget import Budget
@@ -24,6 +24,9 @@ from server.served_models import ServedModels
 from server.settings import Settings
 from server.telemetry import Metrics
 from server.upstream import Upstream
+
+if TYPE_CHECKING:
+    from server.help.worker import HelpWorker
 
 _CONVERSATIONS = 10_000
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -76,6 +79,8 @@ class Gateway:
         self.managed = ServedModels()
         """Those that `tw serve` started here, by the names that it was given."""
         self.watch: PolicyWatch | None = None
+        self.help: HelpWorker | None = None
+        """Where help inside answers is switched on."""
         self.said: set[str] = set()
         """Warnings that stand in the log."""
         self.decider.late_shadow = log.append_shadow
@@ -217,9 +222,10 @@ class Gateway:
 
     def warnings(self) -> list[str]:
         """What does not keep anybody from being answered and should be looked at all the same."""
+        found = [] if self.help is None or self.help.problem is None else [f"help is off: {self.help.problem}"]
         if self.watch is None:
-            return []
-        found = [] if self.watch.problem is None else [f"policies: {self.watch.problem}"]
+            return found
+        found += [] if self.watch.problem is None else [f"policies: {self.watch.problem}"]
         for manifest in self.watch.manifests.values():
             found += self.served.warnings(manifest)
         return found

@@ -25,7 +25,7 @@ class Reservation:
         self._gateway = gateway
         self._request = request
         self._about = about
-        self._id = id
+        self.id = id
         self._part = part
         self._counted = part is not None
         self.held = False
@@ -71,11 +71,11 @@ class Reservation:
 
     async def release(self) -> None:
         """The call has billed nothing."""
-        await self._close(Settlement(self._id, "released"))
+        await self._close(Settlement(self.id, "released"))
 
     def release_later(self) -> None:
         self.held = False
-        self._gateway.settle_later(Settlement(self._id, "released"))
+        self._gateway.settle_later(Settlement(self.id, "released"))
 
     def most(self) -> Usage:
         """As much as the call can cost: every byte a token, every choice as long as it may be."""
@@ -97,7 +97,7 @@ class Reservation:
         earlier, since = (0, None) if known else self._gateway.take_uncounted(self._about.subject)
         self._gateway.tell_counts()
         ask = Ask(
-            id=self._id,
+            id=self.id,
             subject=self._about.subject,
             counts_request=not self._counted,
             wants_teacher=True,
@@ -112,7 +112,7 @@ class Reservation:
         try:
             admission = await asyncio.shield(asking)
         except asyncio.CancelledError:
-            asking.add_done_callback(self._gateway.release_when_done(self._id))
+            asking.add_done_callback(self._gateway.release_when_done(self.id))
             raise
         self._gateway.noticed(self._about.subject, admission)
         return admission
@@ -133,7 +133,7 @@ class Reservation:
 
     def _settlement(self, usage: Usage) -> Settlement:
         return Settlement(
-            self._id,
+            self.id,
             "settled",
             tokens=usage.prompt_tokens + usage.completion_tokens,
             usd=usd(self._teacher, usage),

@@ -92,7 +92,8 @@ class Help(BaseModel):
     doubt: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="Largest probability under which the student is doubted while nothing limits help."
     )
-    retry_tokens: Annotated[int, Field(ge=1)] = Field(
+    # No fewer than a character can have bytes: a student called for less might never finish one.
+    retry_tokens: Annotated[int, Field(ge=4)] = Field(
         16, description="How long the student goes on without asking after a help was refused or failed."
     )
     restriction: str = Field(

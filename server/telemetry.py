@@ -68,6 +68,14 @@ class Metrics:
         self.shadow_skipped = Counter(
             "tw_shadow_skipped", "Requests that the shadow was too slow to be asked about.", registry=own
         )
+        self._help_segments = Counter(
+            "tw_help_segments", "Helps inside answers, by what became of them.", ("outcome",), registry=own
+        )
+        self._help_tokens = Counter("tw_help_tokens", "Tokens of answers that the teacher helped with.", registry=own)
+        self._helped_tokens = Counter(
+            "tw_help_answer_tokens", "All tokens of answers that were open to help.", registry=own
+        )
+        self._help_off = Counter("tw_help_off", "Requests that could not have help, by why.", ("reason",), registry=own)
         self._alarm = Gauge(
             "tw_alarm", "1 while something has moved that a person should look at.", ("kind",), registry=own,
             multiprocess_mode="livemax",
@@ -113,6 +121,18 @@ class Metrics:
             counts[self._teacher_usd] = counts.get(self._teacher_usd, 0.0) + record.teacher_usd
         if record.disconnected:
             self._disconnects.inc()
+        if record.segments:
+            self._helped(record)
+        elif record.help_off is not None:
+            self._help_off.labels(record.help_off).inc()
+
+    def _helped(self, record: DecisionRecord) -> None:
+        for segment in record.segments:
+            self._helped_tokens.inc(segment.tokens)
+            if segment.by == "teacher":
+                nothing = segment.ended in ("refused", "failed", "empty", "repeated") and not segment.tokens
+                self._help_segments.labels(segment.ended if nothing else "written").inc()
+                self._help_tokens.inc(segment.tokens)
 
     def policy_failed(self, version: str) -> None:
         self._policy_failures.labels(version).inc()
