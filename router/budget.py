@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["cap", "target"]
-Measure = Literal["share", "calls", "tokens", "usd", "concurrent", "latency_s"]
+Measure = Literal["share", "token_share", "calls", "tokens", "usd", "concurrent", "latency_s"]
+"""`share` is of requests; `token_share` of the tokens of answers, for a teacher that helps inside them."""
 Scope = Literal["all", "key", "user", "tenant", "model"]
 Unit = Literal["request", "second", "minute", "hour", "day", "week", "month"]
 Route = Literal["student", "teacher"]

@@ -43,7 +43,8 @@ class Line(NamedTuple):
 
 
 def terms_of(budget: Budget) -> tuple[Terms, ...]:
-    return tuple(_terms(limit) for limit in budget.limits)
+    """A share of tokens is no account of the ledger: `router.token_share` keeps it, inside answers."""
+    return tuple(_terms(limit) for limit in budget.limits if limit.measure != "token_share")
 
 
 def _terms(limit: Limit) -> Terms:

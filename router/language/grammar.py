@@ -109,6 +109,12 @@ class _Pieces(Transformer[Lexeme, list[Piece]]):
         taken, whole = (child.meaning for child in children if child.type == "NUM")
         return self._amount(children, "share", taken / whole if whole > 0 else Fraction(-1))
 
+    def token_percent(self, children: Children) -> Piece:
+        return self._amount(children, "token_share", _value(children, "NUM") / 100)
+
+    def token_part(self, children: Children) -> Piece:
+        return self._amount(children, "token_share", _value(children, "PART"))
+
     def calls(self, children: Children) -> Piece:
         concurrent = any(child.type == "CONCURRENT" for child in children)
         return self._amount(children, "concurrent" if concurrent else "calls", _value(children, "NUM"))

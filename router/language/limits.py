@@ -141,8 +141,12 @@ def read_limit(clause: Clause, before: Limit | None, led: Led, setting: Setting)
     days = only(clause, Days, "two_times", setting) or led.days
     if per is None and days and days.each and measure not in ("concurrent", "latency_s") and "total" not in flags:
         per = Window(1, "day", tz=_zone(clause, led, Per, setting))
-    if (measure == "concurrent") < ("concurrent" in flags) or ("tokens" in flags and measure != "tokens"):
+    if (measure == "concurrent") < ("concurrent" in flags) or (
+        "tokens" in flags and measure not in ("tokens", "token_share")
+    ):
         raise setting.error("unclear", clause)
+    if measure == "token_share" and (per, scope, during) != (None, "all", None):
+        raise setting.error("token_share", clause)
     if measure == "concurrent" and per is not None:
         raise setting.error("window", next((piece for piece in clause.pieces if isinstance(piece, Per)), clause))
     ratio = only(clause, Ratio, "two_windows", setting)
@@ -192,6 +196,8 @@ def _what(clause: Clause, before: Limit | None, setting: Setting) -> tuple[Measu
             raise setting.error("no_measure", amount)
     elif ratio and measure == "share":
         raise setting.error("two_windows", ratio)
+    elif measure == "share" and "tokens" in flags and "requests" not in flags:
+        measure = "token_share"
     if measure == "usd" and amount.currency not in (None, "USD"):
         rate = setting.rates.get(amount.currency)
         if rate is None:
@@ -199,7 +205,7 @@ def _what(clause: Clause, before: Limit | None, setting: Setting) -> tuple[Measu
         value *= Fraction(str(rate))
     if value < 0:
         raise setting.error("negative", amount)
-    if measure == "share" and value > 1:
+    if measure in ("share", "token_share") and value > 1:
         raise setting.error("share_high", amount)
     if value > LARGEST:
         raise setting.error("too_big", amount)
@@ -241,10 +247,10 @@ def _windowed(clause: Clause, setting: Setting) -> Clause:
 def _by_noun(clause: Clause) -> Measure | None:
     """What a bare number counts by the nouns of its clause: "teacher calls: at most 200 a day"."""
     flags = clause.flags
+    if "share" in flags:
+        return "token_share" if "tokens" in flags else "share"
     if "tokens" in flags:
         return "tokens"
-    if "share" in flags:
-        return "share"
     return "calls" if flags & {"calls", "requests"} else None
 
 

@@ -23,7 +23,7 @@ def limit_as_dict(limit: Limit) -> dict[str, Any]:
     shape: dict[str, Any] = {
         "kind": limit.kind,
         "measure": limit.measure,
-        "at_most": limit.at_most if limit.measure == "share" else plain(limit.at_most),
+        "at_most": limit.at_most if limit.measure in ("share", "token_share") else plain(limit.at_most),
         "per": None if limit.per is None else window_as_dict(limit.per),
         "scope": limit.scope,
         "during": None if limit.during is None else during_as_dict(limit.during),

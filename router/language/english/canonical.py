@@ -50,6 +50,8 @@ def limit(one: Limit, explicit: bool = False) -> str:
 def _amount(one: Limit) -> str:
     if one.measure == "share":
         return f"{share(one.at_most)} of requests to the teacher"
+    if one.measure == "token_share":
+        return f"{share(one.at_most)} of the tokens from the teacher"
     if one.measure == "usd":
         return f"${money(one.at_most)} on the teacher"
     return _counted(thousands(one.at_most), NOUNS[one.measure])

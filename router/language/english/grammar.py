@@ -19,6 +19,8 @@ start: item*
      | amount | quantile | window | hours
 
 ?amount: NUM PERCENT _of_requests?            -> percent
+       | NUM PERCENT _of_tokens               -> token_percent
+       | PART _of_tokens                      -> token_part
        | PART _of_requests?                   -> part
        | NUM _of_requests                     -> part
        | NUM OF NUM _noun?                    -> one_of
@@ -31,6 +33,7 @@ start: item*
        | NUM                                  -> bare
        | COMPARED NUM TOKENS                  -> length
 _of_requests: OF TEACHER? _noun
+_of_tokens: OF TEACHER? TOKENS
 _noun: CALL | REQUEST
 
 ?quantile: NUM PERCENTILE                     -> percentile

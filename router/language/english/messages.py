@@ -27,6 +27,10 @@ ENGLISH = {
         "Name a topic, a length or a tag: Requests longer than 2,000 tokens always ask the teacher.",
     ),
     "share_high": ("A share cannot be more than 100%.", "Say a share between 0% and 100%: At most 20% of requests."),
+    "token_share": (
+        "A share of tokens holds for all answers together and at all times.",
+        "Say it without window, hours or scope: At most 20% of the tokens from the teacher.",
+    ),
     "negative": ("A limit cannot be negative.", "Say zero or more: At most 0 teacher calls in total."),
     "not_whole": ("{what} come in whole numbers.", "Say a whole number: At most 3 teacher calls per minute."),
     "too_big": ("The number is too large to be a limit.", "Leave the limit out, or say: No limit on the teacher."),

@@ -65,7 +65,7 @@ _add(
     "afford|let|make|makes|made|keep|keeps|kept|hold|holds|held|stay|stays|remain|remains|spend|cost|costs|pay|pays|get|gets",
     "set|run|runs|happen|happens|allow|allows|allowed|permit|permits|permitted|serve|serves|served|perform|receive",
     "budget|budgets|usage|use_of|usage_of|spending|spending_on|number_of|volume_of|amount_of|rate_of",
-    "also|just|too|so|well|altogether|if|when|while|where|whenever|as_soon_as|in_case|provided|after",
+    "come|comes|coming|written|write|writes|also|just|too|so|well|altogether|if|when|while|where|whenever|as_soon_as|in_case|provided|after",
     "on|during|for|with|at|by|about_to|asks|comes|concerns",
     "while|if|when|where|whenever|provided|as_long_as|so_long_as |the budget allows|permits |it|this",
     "within|inside |the budget",
@@ -138,7 +138,7 @@ _add("OF", None, "of |all|the|our|all_the|all_our|my|these|any|its|their")
 _add("OF_REQUESTS", None, "of the_time|the_traffic|all_traffic|cases|all_cases")
 _add("PER", None, "out_of", "out_of|of|in|from every|each")
 _add("SHARE", None, "share|portion|fraction|percentage|proportion")
-_add("TOKENS", None, "token|tokens")
+_add("TOKENS", None, "token|tokens", "answer|output|generated|completion|response|all tokens")
 _add("ANSWER", None, "answer|answers|answered|response|responses|reply|replies|replied|respond|responds|answering")
 _add("LATENCY", None, "latency|latencies|latency_of_answers", "response|answer|answering|waiting time|times")
 _add("CONCURRENT", None, "concurrent|concurrently|simultaneous|simultaneously|parallel|in_parallel|in_flight|in-flight")

@@ -19,6 +19,7 @@ SUBJECTS: dict[Measure, str] = {
     "calls": "教師モデルの呼び出し",
     "concurrent": "教師モデルの呼び出し",
     "tokens": "教師モデルのトークン",
+    "token_share": "教師モデルのトークン",
     "usd": "教師モデルの費用",
 }
 UNITS = {"second": "秒", "minute": "分", "hour": "時間", "day": "日", "week": "週", "month": "月"}
@@ -59,8 +60,9 @@ def limit(one: Limit, explicit: bool = False) -> str:
 
 
 def _amount(one: Limit) -> str:
-    if one.measure == "share":
-        return f"全体の{share(one.at_most, over='{below}分の{above}')}"
+    if one.measure in ("share", "token_share"):
+        of = "全体の" if one.measure == "share" else ""
+        return of + share(one.at_most, over="{below}分の{above}")
     if one.measure == "usd":
         return f"{money(one.at_most)}ドル"
     if one.measure == "tokens":

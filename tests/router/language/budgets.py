@@ -53,7 +53,9 @@ def durings(draw: st.DrawFn) -> During | None:
 
 @st.composite
 def limits(draw: st.DrawFn) -> Limit:
-    measure = draw(st.sampled_from(["share", "calls", "tokens", "usd", "concurrent", "latency_s"]))
+    measure = draw(st.sampled_from(["share", "token_share", "calls", "tokens", "usd", "concurrent", "latency_s"]))
+    if measure == "token_share":
+        return Limit(draw(st.sampled_from(["cap", "target"])), measure, draw(shares))
     amount = {"share": shares, "usd": money, "latency_s": seconds}.get(measure, counts)
     per = draw(windows)
     if measure in ("tokens", "usd") and draw(st.booleans()):

@@ -269,6 +269,10 @@ PHRASINGS: dict[str, Budget] = {
     ),
     "We would like to spend at most $5 per day, please.": only(usd(5, DAY)),
     "We can afford $50 a week.": only(usd(50, WEEK)),
+    "Ask for at most 20% of the tokens.": only(Limit("cap", "token_share", 0.2)),
+    "At most a fifth of the answer tokens may be written by the teacher": only(Limit("cap", "token_share", 0.2)),
+    "Aim for 15% of the tokens, at most 30% of requests": only(Limit("target", "token_share", 0.15), share(0.3)),
+    "the share of tokens is at most 0.1": only(Limit("cap", "token_share", 0.1)),
     "Daily limit: 250 calls. Monthly limit: $100.": only(calls(250, DAY), usd(100, MONTH)),
     "Per user, at most 20 calls a day; overall, at most 2,000 calls a day.": only(
         calls(20, DAY, "user"), calls(2000, DAY)

@@ -168,6 +168,7 @@ PHRASINGS: dict[str, Budget] = {
     "1日429回まで": only(calls(429, DAY)),
     "リクエストの20%まで。ただし1日200回を超えないこと。": only(share(0.2), calls(200, DAY)),
     "教師のトークン数は1時間あたり5000以下": only(tokens(5000, HOUR)),
+    "教師モデルが書くトークンは2割まで": only(Limit("cap", "token_share", 0.2)),
     "平均して1リクエスト0.003ドル以下": only(usd(0.003, REQUEST)),
     "1日の上限は250回、月の上限は100ドル": only(calls(250, DAY), usd(100, MONTH)),
     "1日あたり最大300回、ただし1ユーザー10回まで": only(calls(300, DAY), calls(10, DAY, "user")),

@@ -25,6 +25,8 @@ ERRORS = [
     ("At least 10% of requests", "At least", "cannot promise a least amount"),
     ("More than 10 calls a day", "More than", "cannot promise a least amount"),
     ("Never less than 10 calls", "Never less than", "cannot promise a least amount"),
+    ("at most 120% of tokens", "120% of tokens", "more than 100%"),
+    ("At most 10% of the tokens a day", "At most 10% of the tokens a day", "at all times"),
     # contradictions
     (
         "Aim for 30% of requests, at most 20% of requests",
