@@ -27,9 +27,11 @@ from policies.features import FEATURES_HASH
 from policies.policy import Policy, Signals
 
 FORMAT_VERSION = 1
+NEWEST_FORMAT = 2
+"""2: a policy that knows several teachers. Programs from before refuse it; those with one are as they were."""
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.npz"
-_OPTIONS = ("encoder", "samples")
+_OPTIONS = ("encoder", "samples", "teachers")
 
 
 class ArtifactError(Exception):
@@ -77,6 +79,15 @@ class Manifest:
     samples: dict[str, Any] | None = None
     """How many short samples of the student it looks at beside the draft, and how long (`policies.samples`)."""
 
+    teachers: list[dict[str, Any]] | None = None
+    """Where there are several: `name` and `usd_per_call` (the mean on the table, null where unknown) of each, in order.
+    The first is `teacher_model`."""
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """Of several teachers; empty where there is one."""
+        return tuple(str(teacher["name"]) for teacher in self.teachers or ())
+
     def content(self) -> dict[str, Any]:
         """What is written; options that are off leave no trace, so that versions are what they were without them."""
         return {key: value for key, value in asdict(self).items() if value is not None or key not in _OPTIONS}
@@ -110,7 +121,8 @@ def save_artifact(
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
     weights = buffer.getvalue()
-    manifest = replace(manifest, weights_sha256=hashlib.sha256(weights).hexdigest())
+    version = NEWEST_FORMAT if manifest.teachers else FORMAT_VERSION
+    manifest = replace(manifest, weights_sha256=hashlib.sha256(weights).hexdigest(), format_version=version)
     shown = {**manifest.content(), "version": manifest.version}
     files = {**(extra or {}), WEIGHTS: weights, MANIFEST: (json.dumps(shown, indent=2) + "\n").encode()}
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -142,16 +154,24 @@ def read_manifest(directory: str | Path) -> Manifest:
         raise ArtifactCorrupted(f"{path}: not JSON ({error}); train or copy the policy again") from None
     if not isinstance(content, dict) or not isinstance(content.get("format_version"), int):
         raise ArtifactCorrupted(f"{path}: no format_version in it; train or copy the policy again")
-    if content["format_version"] > FORMAT_VERSION:
+    if content["format_version"] > NEWEST_FORMAT:
         raise ArtifactTooNew(
             f"{path}: format version {content['format_version']}, and this program knows versions up to"
-            f" {FORMAT_VERSION}; update training-wheels, or train the policy again with this one"
+            f" {NEWEST_FORMAT}; update training-wheels, or train the policy again with this one"
         )
     content.pop("version", None)
     try:
-        return Manifest(**content)
-    except TypeError as error:
+        manifest = Manifest(**content)
+        names = manifest.teacher_names
+    except (TypeError, KeyError) as error:
         raise ArtifactCorrupted(f"{path}: {error}; train or copy the policy again") from None
+    several = manifest.format_version > 1
+    if several != bool(names) or len(set(names)) < len(names) or len(names) == 1:
+        raise ArtifactCorrupted(
+            f"{path}: format version {manifest.format_version} with the teachers {list(names)};"
+            " version 2, and no other, names several; train or copy the policy again"
+        )
+    return manifest
 
 
 def load_artifact(directory: str | Path) -> tuple[Manifest, Arrays]:

@@ -65,8 +65,26 @@ def _check_observation(policy: Policy, observation: Observation) -> None:
         assert math.isfinite(scores.score), f"score {scores.score} at share {share} for {observation!r}"
         for name, value in scores.details.items():
             assert math.isfinite(value), f"detail {name} is {value} at share {share} for {observation!r}"
+        _check_teachers(policy, scores)
         assert policy.score(asked) == scores, f"two scores of one observation differ: {observation!r}"
     assert repr(observation) == repr(before), "the observation was changed"
+
+
+def _check_teachers(policy: Policy, scores: Scores) -> None:
+    """Of a policy that knows several: every one of them, by name, in the same order; the best one's score counts."""
+    names = tuple(getattr(policy, "teachers", ()))
+    found = tuple(teacher.name for teacher in scores.teachers)
+    assert found == names, f"the policy knows the teachers {names}, and its scores name {found}"
+    if not names:
+        return
+    assert len(set(names)) == len(names) > 1, f"several teachers have names of their own, not {names}"
+    best = max(teacher.score for teacher in scores.teachers)
+    assert scores.score == best, f"the score is {scores.score}, the best teacher's is {best}"
+    for teacher in scores.teachers:
+        numbers = [teacher.score, teacher.gain, *(each for each in (teacher.usd, teacher.most_usd) if each is not None)]
+        assert all(map(math.isfinite, numbers)), f"{teacher} is not finite"
+        assert teacher.usd is None or teacher.usd > 0, f"{teacher} costs nothing"
+    assert len({teacher.usd is None for teacher in scores.teachers}) == 1, "bills are expected of all teachers or none"
 
 
 def _check_batches(policy: BatchPolicy) -> None:
@@ -96,7 +114,11 @@ def _alike(a: Scores, b: Scores) -> bool:
     """Up to what the order of additions in a larger matrix product changes."""
     if a.details.keys() != b.details.keys() or not isinstance(a.score, float):
         return False
+    if [teacher.name for teacher in a.teachers] != [teacher.name for teacher in b.teachers]:
+        return False
     pairs = [(a.score, b.score), *((a.details[name], b.details[name]) for name in a.details)]
+    for first, second in zip(a.teachers, b.teachers, strict=True):
+        pairs += [(first.score, second.score), (first.gain, second.gain), (first.usd or 0.0, second.usd or 0.0)]
     return all(math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-6) for x, y in pairs)
 
 

@@ -12,6 +12,22 @@ Signals = Literal["prompt", "draft"]
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherScore:
+    """What a policy that knows several teachers says of one of them."""
+
+    name: str
+    """As the policy was trained for it."""
+    score: float
+    """log pi(this teacher) - log pi(student), at the observation's budget share."""
+    gain: float
+    """Expected, in quality, over the student."""
+    usd: float | None = None
+    """Expected bill of a call; None where nothing was known about bills."""
+    most_usd: float | None = None
+    """Nearly all calls cost less."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """`score` is log pi(teacher) - log pi(student) at the observation's budget share: above 0 speaks for the teacher.
 
@@ -20,6 +36,8 @@ class Scores:
 
     score: float
     details: dict[str, float] = field(default_factory=dict)
+    teachers: tuple[TeacherScore, ...] = ()
+    """Of a policy that knows several: each, in the order of its manifest; `score` is the best one's then."""
 
 
 @runtime_checkable

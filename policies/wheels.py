@@ -23,7 +23,7 @@ from policies.draft_features import DRAFT_FEATURES
 from policies.estimators import Arrays, DenseLinear, Forest, NgramLinear
 from policies.features import PromptView, read_draft, read_prompt
 from policies.observation import Draft, Observation
-from policies.policy import Scores
+from policies.policy import Scores, TeacherScore
 from policies.prompt_features import PROMPT_FEATURES, Floats, Ints
 from policies.samples import SAMPLE_FEATURES, SampleWish, read_samples
 from policies.sentences import Sentences, find_encoder, sentence_names
@@ -41,6 +41,19 @@ ESTIMATES = (
     "trees_gain",
 )
 """What stands before the other features; twice at the defer step, from the prompt and from the draft."""
+
+
+def estimate_names(teachers: int = 1) -> tuple[str, ...]:
+    """`ESTIMATES`; of several teachers each has those that are about a teacher, numbered from 0."""
+    if teachers == 1:
+        return ESTIMATES
+    return tuple(
+        name if name.endswith("student") else f"{name}_{k}"
+        for name in ESTIMATES
+        for k in range(1 if name.endswith("student") else teachers)
+    )
+
+
 CLIP = 5.0
 _NOTHING = Draft("", complete=False)
 _COST = "cost.usd"
@@ -58,12 +71,12 @@ class StepNet:
     mean: Floats
     std: Floats
     skip: Floats
-    """(E + 1, 2): estimates and a constant -> (quality of the student, gain)."""
+    """(E + 1, 1 + K): estimates and a constant -> (quality of the student, gain of each of K teachers)."""
     w1: Floats
     """(F + 2, H): standardised features, log share, price."""
     b1: Floats
     w2: Floats
-    """(H, 2) -> corrections of (stay, ask)."""
+    """(H, 1 + K) -> corrections of (stay, ask each teacher)."""
     b2: Floats
     cost_w1: Floats
     cost_b1: Floats
@@ -72,7 +85,10 @@ class StepNet:
     cost_b2: Floats
 
     def values(self, features: Floats, share: Floats, price: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """(B, F), share and price (B,) or () -> quality, gain, correction (B, 2), expected cost over the largest."""
+        """(B, F), share and price (B,) or () -> quality, gain, correction (B, 2), expected cost over the largest.
+
+        With K teachers, K > 1, the gain is (B, K) and the correction (B, 1 + K).
+        """
         estimates = self.skip.shape[0] - 1
         plain = features[:, :estimates] @ self.skip[:-1] + self.skip[-1]
         x = np.empty((len(features), features.shape[1] + 2))
@@ -82,15 +98,17 @@ class StepNet:
         x[:, -1] = price
         w1, b1, w2, b2 = self._joined
         out = np.tanh(x @ w1 + b1) @ w2 + b2
-        cost = np.minimum(np.maximum(out[:, 2], -30.0), 30.0)
-        return plain[:, 0], plain[:, 1], out[:, :2], 1.0 / (1.0 + np.exp(-cost))
+        cost = np.minimum(np.maximum(out[:, -1], -30.0), 30.0)
+        gain = plain[:, 1] if plain.shape[1] == 2 else plain[:, 1:]
+        return plain[:, 0], gain, out[:, :-1], 1.0 / (1.0 + np.exp(-cost))
 
     @cached_property
     def _joined(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Both networks as one of H + C hidden units: (F + 2, H + C), (H + C,), (H + C, 3), (3,)"""
-        w2 = np.zeros((len(self.w2) + len(self.cost_w2), 3))
-        w2[: len(self.w2), :2] = self.w2
-        w2[len(self.w2) :, 2:] = self.cost_w2
+        """Both networks as one of H + C hidden units: (F + 2, H + C), (H + C,), (H + C, 2 + K), (2 + K,)"""
+        outputs = self.w2.shape[1]
+        w2 = np.zeros((len(self.w2) + len(self.cost_w2), outputs + 1))
+        w2[: len(self.w2), :outputs] = self.w2
+        w2[len(self.w2) :, outputs:] = self.cost_w2
         return (
             np.ascontiguousarray(np.concatenate([self.w1, self.cost_w1], axis=1)),
             np.concatenate([self.b1, self.cost_b1]),
@@ -194,7 +212,8 @@ class Estimators:
             agreed = [read_samples(each.draft or _NOTHING, wish, view) for each, view in pairs]
             both = np.concatenate([both, np.stack(agreed)], axis=1)
         # The draft's estimators see the n-gram estimates of the prompt as well.
-        after = self.draft(np.concatenate([both, before[:, :2]], axis=1), [ngrams for _, ngrams in drafts])
+        counted = before[:, : len(self.prompt.ngrams.bias)]
+        after = self.draft(np.concatenate([both, counted], axis=1), [ngrams for _, ngrams in drafts])
         return np.concatenate([before, after, both], axis=1)
 
     def arrays(self) -> Arrays:
@@ -207,13 +226,14 @@ class Estimators:
         return cls(prompt, StageEstimators.from_arrays(arrays, "draft") if "draft.ngrams.idf" in arrays else None)
 
 
-def feature_names(step: Step, *, sentence_size: int = 0, samples: bool = False) -> tuple[str, ...]:
+def feature_names(step: Step, *, sentence_size: int = 0, samples: bool = False, teachers: int = 1) -> tuple[str, ...]:
     """Names of what `Estimators.features` returns, in order."""
+    estimates = estimate_names(teachers)
     prompt = (*PROMPT_FEATURES, *sentence_names(sentence_size))
     if step is Step.ROUTE:
-        return (*ESTIMATES, *prompt)
+        return (*estimates, *prompt)
     drafted = (*DRAFT_FEATURES, *(SAMPLE_FEATURES if samples else ()))
-    return (*ESTIMATES, *(f"draft_{name}" for name in ESTIMATES), *prompt, *drafted)
+    return (*estimates, *(f"draft_{name}" for name in estimates), *prompt, *drafted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,7 +253,12 @@ class WheelsPolicy:
     cost: CostModel | None = None
     """USD of a teacher call, where the outcomes said what theirs cost."""
     typical: Floats | None = None
-    """(N, 2) with `cost`: expected gain and expected USD of some requests, for pacing to begin with."""
+    """(N, 2) with `cost`: expected gain and expected USD of some requests, for pacing to begin with. With `costs` it is
+    (N, K, 2)."""
+    teachers: tuple[str, ...] = ()
+    """The names of K teachers where there are several; empty where there is one."""
+    costs: tuple[CostModel, ...] = ()
+    """USD of a call of each of several teachers, where the outcomes said what theirs cost."""
 
     @property
     def samples(self) -> SampleWish | None:
@@ -264,6 +289,9 @@ class WheelsPolicy:
         quality, gain, correction, cost, scores = self._forward(step, features, shares, prices)
         if step is self.steps[-1]:
             quality = quality + correction[:, 0]
+        if self.teachers:
+            gains = (gain + correction[:, 1:]) * self.scale
+            return self._of_several(views, quality * self.scale, gains, cost, prices * self.scale, scores)
         columns = (
             np.minimum(np.maximum(quality * self.scale, 0.0), 1.0),
             (gain + correction[:, 1]) * self.scale,
@@ -282,22 +310,61 @@ class WheelsPolicy:
                 each.details["most_teacher_usd"] = usd * self.cost.most
         return found
 
+    def _of_several(
+        self, views: Sequence[PromptView], quality: Floats, gains: Floats, calls: Floats, price: Floats, scores: Floats
+    ) -> list[Scores]:
+        """Quality, expected calls and price (B,), gains and scores (B, K) -> what is said of each request."""
+        texts, ngrams = np.stack([view.dense for view in views]), [view.ngrams for view in views]
+        bills = np.array([model.expected(texts, ngrams) for model in self.costs]).T.tolist()
+        most = [model.most for model in self.costs]
+        quality = np.minimum(np.maximum(quality, 0.0), 1.0)
+        found = []
+        for i, row in enumerate(scores.tolist()):
+            teachers = tuple(
+                TeacherScore(name, row[k], float(gains[i, k]), *((bills[i][k], bills[i][k] * most[k]) if bills else ()))
+                for k, name in enumerate(self.teachers)
+            )
+            best = max(teachers, key=lambda each: each.score)
+            numbers = (float(quality[i]), best.gain, float(calls[i]), float(price[i]))
+            details = dict(zip(_DETAILS, numbers, strict=True))
+            if best.usd is not None and best.most_usd is not None:
+                details |= {"expected_teacher_usd": best.usd, "most_teacher_usd": best.most_usd}
+            found.append(Scores(best.score, details, teachers))
+        return found
+
     def prepare(self, observations: Sequence[Observation]) -> Floats:
         """(B, F): what `score_prepared` wants; all observations at one step."""
         return self.estimators.features(observations, [read_prompt(each.prompt) for each in observations])
 
     def score_prepared(self, step: Step, features: Floats, share: float) -> Floats:
-        """(B,) scores at one budget share, the same as `score` gives one by one."""
+        """(B,) scores at one budget share, the same as `score` gives one by one; of several teachers the best one's."""
+        scores = self.score_teachers(step, features, share)
+        return scores.max(axis=1) if self.teachers else scores
+
+    def score_teachers(self, step: Step, features: Floats, share: float) -> Floats:
+        """(B, K) scores of each of several teachers; (B,) where there is one."""
         share = self._share(share)
         return self._forward(step, features, np.array(share), np.array(self.prices.at(share)))[-1]
+
+    def teacher_gains(self, step: Step, features: Floats, share: float) -> Floats:
+        """(B, K) what each of several teachers is expected to add, in quality."""
+        share = self._share(share)
+        _, gain, correction, _, _ = self._forward(step, features, np.array(share), np.array(self.prices.at(share)))
+        out: Floats = (gain + correction[:, 1:]) * self.scale
+        return out
 
     def _share(self, share: float) -> float:
         # `not >=` catches NaN as well.
         return self.prices.least_share if not share >= self.prices.least_share else min(share, 1.0)
 
     def _forward(self, step: Step, features: Floats, share: Floats, price: Floats) -> tuple[Floats, ...]:
-        """(B, F), and share and price (B,) or () -> quality, gain, correction (B, 2), expected cost, score."""
+        """(B, F), and share and price (B,) or () -> quality, gain, correction (B, 2), expected cost, score.
+
+        With several teachers gain and score are (B, K), and the correction (B, 1 + K).
+        """
         quality, gain, correction, cost = self.nets[step].values(features, share, price)
+        if self.teachers:
+            return quality, gain, correction, *self._forward_several(step, gain, correction, cost, price)
         ask = gain + correction[:, 1] - price
         if step is self.steps[-1]:
             advantage = ask
@@ -307,6 +374,18 @@ class WheelsPolicy:
             advantage = ask - later - correction[:, 0] + price * self.draft_cost
         largest = 1.0 + (self.draft_cost if step is Step.ROUTE and len(self.steps) > 1 else 0.0)
         return quality, gain, correction, cost * largest, advantage / self.temperature
+
+    def _forward_several(
+        self, step: Step, gain: Floats, correction: Floats, cost: Floats, price: Floats
+    ) -> tuple[Floats, Floats]:
+        """Expected cost, and scores (B, K): the same sums, in which asking is worth the soft maximum over whom."""
+        advantage = gain + correction[:, 1:] - price[..., None]
+        if step is self.steps[-1]:
+            return cost, advantage / self.temperature
+        best = self.temperature * np.logaddexp.reduce(gain / self.temperature, axis=1)
+        later = self.temperature * softplus((best - price) / self.temperature)
+        stay = later + correction[:, 0] - price * self.draft_cost
+        return cost * (1.0 + self.draft_cost), (advantage - stay[:, None]) / self.temperature
 
     def arrays(self) -> Arrays:
         """What goes into the artifact."""
@@ -320,6 +399,10 @@ class WheelsPolicy:
             arrays |= net.arrays(f"net.{step}")
         if self.cost is not None and self.typical is not None:
             arrays |= self.cost.arrays(_COST) | {f"{_COST}.typical": self.typical}
+        if self.costs and self.typical is not None:
+            arrays[f"{_COST}.typical"] = self.typical
+            for k, model in enumerate(self.costs):
+                arrays |= model.arrays(f"{_COST}.{k}")
         return arrays
 
     @classmethod
@@ -327,6 +410,7 @@ class WheelsPolicy:
         steps: tuple[Step, ...] = (Step.ROUTE,) if manifest.signals == "prompt" else (Step.ROUTE, Step.DEFER)
         temperature, scale, draft_cost = np.asarray(arrays["constants"], dtype=np.float64).tolist()
         nets = {step: StepNet.from_arrays(arrays, f"net.{step}") for step in steps}
+        teachers = manifest.teacher_names
         estimators = Estimators.from_arrays(arrays)
         if manifest.encoder is not None:
             encoder = find_encoder(manifest.encoder["name"], sha256=manifest.encoder["sha256"])
@@ -335,9 +419,12 @@ class WheelsPolicy:
             estimators = replace(estimators, samples=SampleWish.of(manifest.samples))
         for step, net in nets.items():
             size = 0 if estimators.sentences is None else estimators.sentences.size
-            wanted = len(feature_names(step, sentence_size=size, samples=estimators.samples is not None))
+            samples = estimators.samples is not None
+            wanted = len(feature_names(step, sentence_size=size, samples=samples, teachers=max(len(teachers), 1)))
             if len(net.mean) != wanted:
                 raise ValueError(f"{step}: {len(net.mean)} features, expected {wanted}")
+            if net.skip.shape[1] != 1 + max(len(teachers), 1):
+                raise ValueError(f"{step}: made for {net.skip.shape[1] - 1} teachers, not for {teachers}")
         if draft_cost == 0.0 and manifest.signals == "draft":
             # Where a draft is free, waiting for it is never worse than asking at once: the first question is spared.
             steps = (Step.DEFER,)
@@ -354,5 +441,9 @@ class WheelsPolicy:
             scale=scale,
             draft_cost=draft_cost,
             cost=CostModel.from_arrays(arrays, _COST) if f"{_COST}.idf" in arrays else None,
-            typical=np.asarray(arrays[f"{_COST}.typical"], np.float64) if f"{_COST}.idf" in arrays else None,
+            typical=np.asarray(arrays[f"{_COST}.typical"], np.float64) if f"{_COST}.typical" in arrays else None,
+            teachers=teachers,
+            costs=tuple(CostModel.from_arrays(arrays, f"{_COST}.{k}") for k in range(len(teachers)))
+            if f"{_COST}.0.idf" in arrays
+            else (),
         )

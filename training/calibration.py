@@ -86,5 +86,5 @@ def hold_back(policy: WheelsPolicy, features: dict[Step, Floats], gain: Floats) 
         # Reading the draft is the safer of two, so sparing it must be better by more than chance.
         margin = NEVER
     net = policy.nets[Step.ROUTE]
-    held = replace(net, b2=net.b2 + np.array([margin * policy.temperature, 0.0]))
+    held = replace(net, b2=net.b2 + np.eye(len(net.b2))[0] * (margin * policy.temperature))
     return calibrate(replace(policy, nets={**policy.nets, Step.ROUTE: held}), features)

@@ -91,6 +91,16 @@ def train() -> None:
 @click.option(
     "--encoder-size", type=click.IntRange(1, 1024), default=32, show_default=True, help="Numbers kept of what it says."
 )
+@click.option(
+    "--samples",
+    type=click.IntRange(0, 16),
+    default=0,
+    show_default=True,
+    help="Short samples of the student that the policy looks at beside its draft (column student_samples).",
+)
+@click.option(
+    "--sample-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Of each, at most, in service."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--dry-run", is_flag=True, help="Read and describe the tables, train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -106,6 +116,8 @@ def train_policy_command(
     most_rows: int,
     encoder: str | None,
     encoder_size: int,
+    samples: int,
+    sample_tokens: int,
     resume: bool,
     dry_run: bool,
     as_json: bool,
@@ -114,9 +126,8 @@ def train_policy_command(
 
     Writes manifest.json, weights.npz, report.json, and curve.png, regret.png, calibration.png, training.png into --out.
     """
-    from dataclasses import asdict
-
     from policies.outcomes import sample_outcomes
+    from policies.samples import SampleWish
     from training.extras import require
     from training.train_policy import CannotTrain, Progress, describe, train_policy
 
@@ -125,7 +136,7 @@ def train_policy_command(
             raise CannotTrain(f"{out} is a file; --out names a directory")
         if dry_run:
             sample = sample_outcomes(*outcomes, most=most_rows)
-            described = asdict(describe(sample.rows, signals, seen=sample.seen))
+            described = describe(sample.rows, signals, seen=sample.seen).as_dict()
             click.echo(json.dumps(described, indent=2) if as_json else _described(described))
             return
         require("train", "torch", "sklearn", "matplotlib")
@@ -149,6 +160,7 @@ def train_policy_command(
                 most_rows=most_rows,
                 encoder=encoder,
                 encoder_size=encoder_size,
+                samples=SampleWish(samples, sample_tokens) if samples else None,
             )
     _print_report(report, as_json)
     if not as_json:
@@ -234,6 +246,14 @@ def evaluate(
 @click.option("--max-tokens", type=click.IntRange(min=1), default=None)
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True)
 @click.option(
+    "--samples",
+    type=click.IntRange(0, 16),
+    default=0,
+    show_default=True,
+    help="Short samples of the student to keep beside its answer.",
+)
+@click.option("--sample-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Of each, at most.")
+@click.option(
     "--attempts", type=click.IntRange(min=1), default=5, show_default=True, help="Per request, with growing waits."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
@@ -254,6 +274,8 @@ def collect(
     concurrency: int,
     max_tokens: int | None,
     temperature: float,
+    samples: int,
+    sample_tokens: int,
     attempts: int,
     as_json: bool,
 ) -> None:
@@ -265,6 +287,7 @@ def collect(
     import os
     from dataclasses import asdict
 
+    from policies.samples import SampleWish
     from training.collecting import GATEWAY, Asking, CannotCollect, Endpoint, read_questions
     from training.collecting import collect as collect_rows
     from training.extras import require
@@ -279,7 +302,13 @@ def collect(
         if not out.parent.is_dir():
             raise CannotCollect(f"{out.parent}: no such directory")
         questions = read_questions(prompts)
-        how = Asking(concurrency=concurrency, attempts=attempts, max_tokens=max_tokens, temperature=temperature)
+        how = Asking(
+            concurrency=concurrency,
+            attempts=attempts,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            samples=SampleWish(samples, sample_tokens) if samples else None,
+        )
         student = endpoint("student", student_url, student_model, student_key_env, student_price)
         teacher = endpoint("teacher", teacher_url, teacher_model, teacher_key_env, teacher_price)
         judge = Endpoint("judge", judge_url or teacher.url, judge_model or teacher.model, teacher.key)
@@ -345,6 +374,8 @@ def _print_report(report: dict[str, Any], as_json: bool) -> None:
         f" APGR {_shown(report['apgr'])} {_interval(report['apgr_ci95'])},"
         f" half the gap at {_shown(report['cpt50'])}, four fifths at {_shown(report['cpt80'])} of the calls"
     )
+    if "by_calls" in report:
+        _print_teachers(report)
     table = Table("budget", "share", "quality", "gap recovered")
     for point in report["curve"]:
         table.add_row(*(_shown(point[name]) for name in ("budget", "share", "quality", "pgr")))
@@ -354,6 +385,28 @@ def _print_report(report: dict[str, Any], as_json: bool) -> None:
         for name, value in report["baselines"].items():
             rivals.add_row(name, _shown(value["apgr"]), _interval(value.get("apgr_ci95")))
         console.print(rivals)
+
+
+def _print_teachers(report: dict[str, Any]) -> None:
+    """Of several teachers: what the choice among them adds to asking always the same one."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("teacher", "quality", "USD a call", "chosen", "alone: APGR", "the choice adds", "95%")
+    for name, teacher in report["teachers"].items():
+        alone = report["by_calls"][name]
+        usd = "-" if teacher["usd_per_call"] is None else f"{teacher['usd_per_call']:.6f}"
+        cells = (_shown(teacher["chosen"]), _shown(alone["apgr"]), _shown(alone["learned_more"]))
+        table.add_row(name, _shown(teacher["quality"]), usd, *cells, _interval(alone["learned_more_ci95"]))
+    console.print(table)
+    if "by_usd" not in report:
+        return
+    money = report["by_usd"]
+    table = Table("USD per request", *money["quality"])
+    for i, usd in enumerate(money["usd_per_request"]):
+        table.add_row(f"{usd:.6f}", *(_shown(values[i]) for values in money["quality"].values()))
+    console.print(table)
 
 
 def _shown(value: float | None) -> str:

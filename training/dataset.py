@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.features import draft_of, prompt_of, read_draft, read_prompt
-from policies.outcomes import Outcome, Split
+from policies.outcomes import Outcome, Split, teachers_of
 from policies.policy import Signals
 from policies.prompt_features import Floats, Ints
 
@@ -55,6 +56,12 @@ class Table:
     fold: Ints
     """(N,) the same number for rows with the same prompt, spread evenly; taken modulo the number of folds."""
     groups: list[str | None]
+    teachers: tuple[str, ...] = ()
+    """The names of several teachers, K; the first is the one above. Empty where there is one."""
+    others: Floats | None = None
+    """(N, K - 1) qualities of the teachers after the first, or NaN; None where there is one."""
+    other_costs: Floats | None = None
+    """(N, K - 1) USD or NaN"""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,8 +71,19 @@ class Table:
         return "prompt" if self.draft is None else "draft"
 
     @property
+    def teacher_qualities(self) -> list[Floats]:
+        """(N,) for each teacher."""
+        return [self.teacher, *(() if self.others is None else self.others.T)]
+
+    @property
+    def teacher_costs(self) -> list[Floats]:
+        return [self.teacher_cost, *(() if self.other_costs is None else self.other_costs.T)]
+
+    @property
     def both_known(self) -> Bools:
-        return ~np.isnan(self.student) & ~np.isnan(self.teacher)
+        """Rows of which every model's quality is known."""
+        known = ~np.isnan(self.student) & ~np.isnan(self.teacher)
+        return known if self.others is None else known & ~np.isnan(self.others).any(axis=1)
 
     def rows(self, split: Split) -> Ints:
         """Indices of a split's rows with both qualities known."""
@@ -75,8 +93,8 @@ class Table:
         """The table of these rows, in this order."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         taken = {
-            name: None
-            if value is None
+            name: value
+            if value is None or isinstance(value, tuple)
             else Ragged.of(value[row] for row in rows)
             if isinstance(value, Ragged)
             else [value[row] for row in rows]
@@ -94,7 +112,10 @@ def _optional(values: Iterable[float | None]) -> Floats:
 def build_table(
     outcomes: Iterable[Outcome], signals: Signals, *, tick: Callable[[int], None] = lambda _: None
 ) -> Table:
-    """Features of every row; with draft signals, rows without a student response are left out. `tick(n)`: n done."""
+    """Features of every row; with draft signals, rows without a student response are left out. `tick(n)`: n done.
+
+    Raises TeachersDiffer.
+    """
     kept: list[Outcome] = []
     dense: list[Floats] = []
     ngrams: list[Ints] = []
@@ -131,4 +152,17 @@ def build_table(
         split=np.array([outcome.split for outcome in kept], dtype=np.str_),
         fold=order[np.array(fold, dtype=np.int64)] if fold else np.zeros(0, np.int64),
         groups=[outcome.group for outcome in kept],
+        **_other_teachers(kept),
     )
+
+
+def _other_teachers(outcomes: list[Outcome]) -> dict[str, Any]:
+    teachers = teachers_of(outcomes)
+    if not teachers:
+        return {}
+    others = [outcome.teachers[1:] for outcome in outcomes]
+    return {
+        "teachers": teachers,
+        "others": np.stack([_optional(each.quality for each in row) for row in others]),
+        "other_costs": np.stack([_optional(each.cost for each in row) for row in others]),
+    }

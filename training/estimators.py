@@ -306,11 +306,12 @@ def _fit_stage(
 ) -> tuple[StageEstimators, Floats]:
     """Estimators of one stage, and their estimates (N, len(ESTIMATES)); `before`: n-gram estimates of the prompt."""
     train, folds = table.split != "test", table.fold % config.folds
-    gain = table.teacher - table.student
-    counted, first = _fit_ngrams(ngrams, [table.student, gain], train, folds, config)
+    gains = [teacher - table.student for teacher in table.teacher_qualities]
+    counted, first = _fit_ngrams(ngrams, [table.student, *gains], train, folds, config)
     features = np.hstack([dense, first] if before is None else [dense, before, first])
-    linear, second = _fit_linear(features, [table.student, gain], train, folds, config)
-    forest, third = _fit_forest(features, [table.student, table.teacher, gain], train, folds, config, tick)
+    linear, second = _fit_linear(features, [table.student, *gains], train, folds, config)
+    targets = [table.student, *table.teacher_qualities, *gains]
+    forest, third = _fit_forest(features, targets, train, folds, config, tick)
     return StageEstimators(counted, linear, forest), np.hstack([first, second, third])
 
 
@@ -324,5 +325,6 @@ def fit_estimators(table: Table, config: EstimatorConfig, *, tick: Callable[[], 
         if table.draft is None or table.draft_ngrams is None:
             return Fitted(Estimators(prompt), before, None)
         both = np.hstack([table.prompt, table.draft])
-        draft, after = _fit_stage(both, table.draft_ngrams, before[:, :2], table, config, tick)
+        counted = before[:, : 1 + len(table.teacher_qualities)]
+        draft, after = _fit_stage(both, table.draft_ngrams, counted, table, config, tick)
     return Fitted(Estimators(prompt, draft), before, after)

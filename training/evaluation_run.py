@@ -9,6 +9,7 @@ from policies.outcomes import Outcome
 from policies.policy import Policy
 from policies.prompt_features import Floats
 from training.evaluate import CannotEvaluate, evaluate, scores_of, signals_of
+from training.evaluate_several import evaluate_several, single_teachers, teachers_known
 from training.metrics import SHARES, quality_at
 
 
@@ -35,16 +36,21 @@ def evaluation_run(
     keep = [
         i
         for i, row in enumerate(usable)
-        if split in ("all", row.split) and row.student_quality is not None and row.teacher_quality is not None
+        if split in ("all", row.split)
+        and row.student_quality is not None
+        and row.teacher_quality is not None
+        and (not teachers_known(policy) or all(each.quality is not None for each in row.teachers))
     ]
     rows = [usable[i] for i in keep]
     rivals: dict[str, Floats] = {}
-    if baselines and rows:
+    if baselines and rows and not teachers_known(policy):
         from training.rivals import rival_scores
 
         _, scores = rival_scores(usable, signals, seed=seed, tick=tick)
         rivals = {name: values[keep] for name, values in scores.items()}
     tick("policy")
+    if teachers_known(policy):
+        return _run_several(policy, rows, plot=plot)
     report = evaluate(policy, rows, baselines=rivals)
     pictures: dict[str, bytes] = {}
     student = np.array([row.student_quality for row in rows], dtype=np.float64)
@@ -66,6 +72,16 @@ def evaluation_run(
 
         pictures["regret"] = plots.regret(report)
     return report, pictures
+
+
+def _run_several(policy: Policy, rows: Sequence[Outcome], *, plot: bool) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Of several teachers: single ones are the baselines, and quality against share is the picture."""
+    report = evaluate_several(policy, rows)
+    if not plot:
+        return report, {}
+    from training.plots import quality_curve
+
+    return report, {"plot": quality_curve(report, single_teachers(report))}
 
 
 def expected_gain(policy: Policy, rows: Sequence[Outcome]) -> Floats:

@@ -23,6 +23,7 @@ from policies.action import Step
 from policies.wheels import Estimators, Prices, StepNet, WheelsPolicy
 from training import constraint
 from training.calibration import calibrate, hold_back
+from training.choice import bear_out_choice
 from training.dataset import Table
 from training.estimators import EstimatorConfig
 from training.lessons import Lessons
@@ -33,7 +34,17 @@ from training.path_consistency import (
     two_action_policy,
     weighted_half_square,
 )
-from training.trajectories import Branch, Episodes, draw_shares, join, off_policy, relabel, roll_out, spans
+from training.trajectories import (
+    Branch,
+    Episodes,
+    draw_shares,
+    draw_teachers,
+    join,
+    off_policy,
+    relabel,
+    roll_out,
+    spans,
+)
 from training.validation import price_at, supported, supported_at_route, validation_loss
 
 
@@ -142,18 +153,24 @@ def begin(lessons: Lessons, config: PathConsistencyConfig) -> Loop:
         features = lessons.features[last][lessons.train]
         one = torch.ones(len(features), dtype=torch.float64)
         gain = nets[last](features, one, one)[1].numpy()
+        gain = gain if gain.ndim == 1 else gain.max(axis=1)
     price = constraint.falling(np.maximum(0.0, np.quantile(gain, 1.0 - budgets)))
     return Loop(nets, lagged, optimiser, constraint.start(budgets, price), generator)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """One step of the policy on B observations: value, log pi of staying and asking, expected cost; all (B,)."""
+    """One step of the policy on B observations: value, log pi of staying and asking, expected cost; all (B,).
+
+    Of several teachers, `log_ask` is that of asking any of them.
+    """
 
     value: Tensor
     log_stay: Tensor
     log_ask: Tensor
     cost: Tensor
+    log_whom: Tensor | None = None
+    """(B, K) log pi of asking each of several teachers, given that one is asked."""
 
 
 def judge(
@@ -166,6 +183,8 @@ def judge(
 ) -> Judged:
     """The forward pass of `policies.wheels`, in torch."""
     quality, gain, correction, cost = nets[step](features, share, price)
+    if gain.ndim == 2:
+        return _judge_several(list(nets), step, (quality, gain, correction, cost), price, config)
     if step is list(nets)[-1]:
         stay = quality + correction[:, 0]
         ask = stay + gain + correction[:, 1] - price
@@ -177,6 +196,29 @@ def judge(
         largest = 1.0 + config.draft_cost
     value, log_stay, log_ask = two_action_policy(stay, ask, config.temperature)
     return Judged(value, log_stay, log_ask, cost * largest)
+
+
+def _judge_several(
+    steps: list[Step],
+    step: Step,
+    values: tuple[Tensor, Tensor, Tensor, Tensor],
+    price: Tensor,
+    config: PathConsistencyConfig,
+) -> Judged:
+    """The same over K + 1 actions. The soft maximum over the teachers stands where one teacher's value stood, so
+    V = t log sum exp(Q / t) and log pi(a) = (Q(a) - V) / t hold over all of them."""
+    quality, gain, correction, cost = values
+    t = config.temperature
+    if step is steps[-1]:
+        stay, largest = quality + correction[:, 0], 1.0
+        each = stay[:, None] + gain + correction[:, 1:] - price[:, None]
+    else:
+        best = t * torch.logsumexp(gain / t, dim=1)
+        later = t * torch.nn.functional.softplus((best - price) / t)
+        stay, largest = quality + later + correction[:, 0] - price * config.draft_cost, 1.0 + config.draft_cost
+        each = quality[:, None] + gain + correction[:, 1:] - price[:, None]
+    value, log_stay, log_ask = two_action_policy(stay, t * torch.logsumexp(each / t, dim=1), t)
+    return Judged(value, log_stay, log_ask, cost * largest, torch.log_softmax(each / t, dim=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,15 +247,23 @@ def losses(
     seen = look(nets)
     asked_at_route, escalated = branch == int(Branch.TEACHER), branch == int(Branch.ESCALATE)
     teacher_answers = asked_at_route | escalated
-    reward = torch.where(teacher_answers, lessons.teacher[row], lessons.student[row])
+    whom = episodes.teacher
+    by_teacher = lessons.teacher[row] if lessons.teachers is None or whom is None else lessons.teachers[row, whom]
+    reward = torch.where(teacher_answers, by_teacher, lessons.student[row])
     weight = torch.where(torch.isnan(reward), 0.0, episodes.weight)
     reward = torch.nan_to_num(reward)
 
     def taken(judged: list[Judged]) -> Tensor:
         """(B, D) log pi of the actions taken; 0 where the episode was over."""
-        columns = [torch.where(asked_at_route, judged[0].log_ask, judged[0].log_stay)]
+
+        def ask(at: Judged) -> Tensor:
+            if at.log_whom is None or whom is None:
+                return at.log_ask
+            return at.log_ask + at.log_whom.gather(1, whom[:, None])[:, 0]
+
+        columns = [torch.where(asked_at_route, ask(judged[0]), judged[0].log_stay)]
         if two:
-            defer = torch.where(escalated, judged[1].log_ask, judged[1].log_stay)
+            defer = torch.where(escalated, ask(judged[1]), judged[1].log_stay)
             columns.append(torch.where(asked_at_route, 0.0, defer))
         return torch.stack(columns, dim=1)
 
@@ -280,7 +330,8 @@ def losses(
         # Over both steps, noise in the draft is common to keep and escalate; it cancels only where these carry the
         # policy's own probabilities. On-policy episodes have them by having been drawn.
         long = (first == 0) & (last == 2) & ~on_policy
-        path_weight = torch.where(long, path_weight * 2.0 * probability[e, 1], path_weight)
+        actions = 2.0 if lessons.teachers is None else 1.0 + lessons.teachers.shape[1]
+        path_weight = torch.where(long, path_weight * actions * probability[e, 1], path_weight)
     # An episode that stops at its draft needs no outcome: its end is a value.
     path_weight = torch.where(paths.ends, path_weight, episodes.weight[e])
     scaled = error / (1.0 + price[e])
@@ -299,16 +350,20 @@ def _batch(loop: Loop, lessons: Lessons, config: PathConsistencyConfig) -> Episo
     if config.only_share is not None:
         share = torch.full_like(share, config.only_share)
     cut = round(config.batch * config.on_policy)
-    episodes = off_policy(rows[cut:], share[cut:], two_steps=lessons.two_steps)
+    teachers = 1 if lessons.teachers is None else lessons.teachers.shape[1]
+    episodes = off_policy(rows[cut:], share[cut:], two_steps=lessons.two_steps, teachers=teachers)
     if cut:
         features = lessons.features
         with torch.no_grad():
             price = price_at(share[:cut], loop.multiplier)
-            ask = [
-                judge(loop.nets, step, features[step][rows[:cut]], share[:cut], price, config).log_ask.exp()
-                for step in loop.nets
+            judged = [
+                judge(loop.nets, step, features[step][rows[:cut]], share[:cut], price, config) for step in loop.nets
             ]
+        ask = [each.log_ask.exp() for each in judged]
         rolled = roll_out(rows[:cut], share[:cut], ask[0], ask[1] if lessons.two_steps else None, generator)
+        if teachers > 1:
+            choices = [each.log_whom.exp() for each in judged if each.log_whom is not None]
+            rolled = draw_teachers(rolled, choices, generator)
         episodes = join(episodes, rolled)
     part = config.relabel if config.only_share is None else 0.0
     return relabel(episodes, part, config.least_share, generator)
@@ -395,16 +450,18 @@ def finish(
         loop.nets[step].load_state_dict(merged)
     last = list(loop.nets)[-1]
     with torch.no_grad():
-        part = supported(loop.nets, loop.multiplier, lessons, config.doubt)
-        loop.nets[last].w2[:, 1] *= part
-        loop.nets[last].b2[1] *= part
-        loop.nets[last].skip[:, 1] = torch.lerp(lessons.start(last)[:, 1], loop.nets[last].skip[:, 1], part)
+        for k in range(max(len(table.teachers), 1)):
+            part = supported(loop.nets, loop.multiplier, lessons, config.doubt, k)
+            loop.nets[last].w2[:, 1 + k] *= part
+            loop.nets[last].b2[1 + k] *= part
+            begun = lessons.start(last)[:, 1 + k]
+            loop.nets[last].skip[:, 1 + k] = torch.lerp(begun, loop.nets[last].skip[:, 1 + k], part)
         if lessons.two_steps:
             route = loop.nets[Step.ROUTE]
             part = supported_at_route(loop.nets, loop.multiplier, lessons, config.doubt, temperature=config.temperature)
             route.w2.mul_(part)
             route.b2.mul_(part)
-            route.skip[:, 1] = torch.lerp(lessons.start(Step.ROUTE)[:, 1], route.skip[:, 1], part)
+            route.skip[:, 1:] = torch.lerp(lessons.start(Step.ROUTE)[:, 1:], route.skip[:, 1:], part)
     nets: dict[Step, StepNet] = {step: net.export() for step, net in loop.nets.items()}
     policy = WheelsPolicy(
         name=name,
@@ -416,10 +473,17 @@ def finish(
         temperature=config.temperature,
         scale=lessons.scale,
         draft_cost=config.draft_cost,
+        teachers=table.teachers,
     )
     rows = np.flatnonzero(table.split != "test")
     features = {step: values[rows].numpy() for step, values in lessons.features.items()}
-    gain = (table.teacher - table.student)[rows]
+    if table.teachers:
+        gains = (np.column_stack(table.teacher_qualities) - table.student[:, None])[rows]
+        policy, _ = bear_out_choice(policy, features, gains, doubt=config.doubt)
+        chosen = policy.teacher_gains(last, features[last], 0.2).argmax(axis=1)
+        gain = gains[np.arange(len(gains)), chosen]
+    else:
+        gain = (table.teacher - table.student)[rows]
     known = ~np.isnan(gain)
     policy = calibrate(policy, features)
     return hold_back(policy, {step: values[known] for step, values in features.items()}, gain[known])

@@ -42,12 +42,15 @@ class TrainableStepNet(nn.Module):
             return nn.Parameter(torch.zeros(*shape, dtype=torch.float64))
 
         self.w1, self.b1 = weights(count + 2, hidden), zeros(hidden)
-        self.w2, self.b2 = zeros(hidden, 2), zeros(2)
+        self.w2, self.b2 = zeros(hidden, skip.shape[1]), zeros(skip.shape[1])
         self.cost_w1, self.cost_b1 = weights(count + 2, critic_hidden), zeros(critic_hidden)
         self.cost_w2, self.cost_b2 = zeros(critic_hidden, 1), zeros(1)
 
     def forward(self, features: Tensor, share: Tensor, price: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, F), (B,), (B,) -> quality, gain, correction (B, 2), expected cost as a fraction of the largest."""
+        """(B, F), (B,), (B,) -> quality, gain, correction (B, 2), expected cost as a fraction of the largest.
+
+        With K teachers the gain is (B, K), and the correction (B, 1 + K).
+        """
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         plain = features[:, : len(self.skip) - 1] @ self.skip[:-1] + self.skip[-1]
         standard = ((features - mean) / std).clamp(-CLIP, CLIP)
@@ -55,7 +58,8 @@ class TrainableStepNet(nn.Module):
         x = torch.cat([standard, budget if self.sees_budget else torch.zeros_like(budget)], dim=1)
         correction = torch.tanh(x @ self.w1 + self.b1) @ self.w2 + self.b2
         cost = torch.tanh(x @ self.cost_w1 + self.cost_b1) @ self.cost_w2 + self.cost_b2
-        return plain[:, 0], plain[:, 1], correction, torch.sigmoid(cost[:, 0])
+        gain = plain[:, 1] if plain.shape[1] == 2 else plain[:, 1:]
+        return plain[:, 0], gain, correction, torch.sigmoid(cost[:, 0])
 
     def groups(self, weight_decay: float, skip_rate: float) -> list[dict[str, object]]:
         """Parameter groups: the blend moves slowly, the first layers are held small."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.artifact import Manifest, load_policy, save_artifact
-from policies.outcomes import Outcome, file_sha256, sample_outcomes
+from policies.outcomes import Outcome, TeachersDiffer, file_sha256, sample_outcomes, teachers_of
 from policies.policy import Signals
 from policies.samples import SampleWish
 from policies.sentences import find_encoder
@@ -64,6 +64,11 @@ class Description:
     student_model: str | None
     teacher_model: str | None
     warnings: list[str] = field(default_factory=list)
+    teachers: dict[str, float] | None = None
+    """Mean quality of each of several teachers; None where there is one."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "teachers" or value is not None}
 
 
 def _only(values: Sequence[str | None]) -> str | None:
@@ -87,11 +92,20 @@ def describe(outcomes: Sequence[Outcome], signals: Signals | None, seen: int | N
                 f"no row has a {side}_quality: the table knows one model only, and routing chooses between two;"
                 " ask both (tw collect) or join feedback on both"
             )
+    try:
+        names = teachers_of(outcomes)
+    except TeachersDiffer as error:
+        raise CannotTrain(str(error)) from None
+    for k, name in enumerate(names):
+        if all(row.teachers[k].quality is None for row in usable):
+            raise CannotTrain(f"no row has a quality of the teacher {name}; collect it, or take its rows out")
     both = [row for row in usable if row.student_quality is not None and row.teacher_quality is not None]
+    both = [row for row in both if all(teacher.quality is not None for teacher in row.teachers)]
     train = sum(row.split == "train" for row in both)
     if train < LEAST_TRAIN_ROWS:
         raise CannotTrain(
-            f"{train} rows of the train split have both qualities; at least {LEAST_TRAIN_ROWS} are needed"
+            f"{train} rows of the train split have {'all' if names else 'both'} qualities;"
+            f" at least {LEAST_TRAIN_ROWS} are needed"
             " (collect more, or leave `split` out so that 60% of the rows are trained on)"
         )
     gains = {(row.teacher_quality or 0.0) - (row.student_quality or 0.0) for row in both}
@@ -128,7 +142,17 @@ def describe(outcomes: Sequence[Outcome], signals: Signals | None, seen: int | N
         student_model=_only([row.student_model for row in outcomes]),
         teacher_model=_only([row.teacher_model for row in outcomes]),
         warnings=warnings,
+        teachers=_means(both) if both[0].teachers else None,
     )
+
+
+def _means(rows: Sequence[Outcome]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for teacher in row.teachers:
+            if teacher.quality is not None:
+                found.setdefault(teacher.model, []).append(teacher.quality)
+    return {name: round(sum(values) / len(values), 6) for name, values in found.items()}
 
 
 def libraries() -> dict[str, str]:
@@ -167,6 +191,7 @@ def train_policy(
 
     from training.dataset import build_table
     from training.evaluate import evaluate
+    from training.evaluate_several import evaluate_several
     from training.learner import begin, finish, run
     from training.lessons import prepare
     from training.widening import widen
@@ -191,6 +216,8 @@ def train_policy(
         table, kept, encoder=found, size=encoder_size, samples=samples, tick=lambda n: progress.tick(n, "")
     )
     described = looks.described()
+    if samples is not None:
+        _refuse_samples(kept, description.signals, samples)
     if shuffle_qualities:
         table = shuffled(table, config.seed)
 
@@ -223,7 +250,8 @@ def train_policy(
 
     progress.stage("evaluating", 1)
     test = [kept[i] for i in table.rows("test")]
-    measured: dict[str, Any] = evaluate(policy, test) if test else {}
+    measure = evaluate_several if table.teachers else evaluate
+    measured: dict[str, Any] = measure(policy, test) if test else {}
     progress.tick(1, "")
     manifest = Manifest(
         kind="wheels",
@@ -237,12 +265,13 @@ def train_policy(
         settings=settings,
         metrics={key: measured.get(key) for key in ("rows", "apgr", "apgr_ci95", "cpt50", "cpt80")},
         created=created,
+        teachers=_priced(table) if table.teachers else None,
         encoder=described["encoder"],
         samples=described["samples"],
     )
     report = {
         **measured,
-        "data": asdict(description),
+        "data": description.as_dict(),
         "blend": {
             str(step): {
                 name: {"part": round(part, 4), "apgr": round(blend.apgr[name], 4)} for name, part in blend.parts.items()
@@ -273,16 +302,35 @@ def with_bills(policy: "WheelsPolicy", outcomes: Sequence[Outcome], table: "Tabl
     from training.cost_model import CannotExpectCost, CostConfig, fit_cost
     from training.evaluate import observations
 
+    config = CostConfig(within=0.995)
     try:
-        bills = fit_cost(table, table.teacher_cost, CostConfig(within=0.995))
+        fitted = [fit_cost(table, cost, config) for cost in table.teacher_costs]
     except CannotExpectCost:
         return policy
+    bills = fitted[0]
     known = np.flatnonzero(table.both_known & (table.split != "test"))
     chosen = np.random.default_rng(0).permutation(known)[:TYPICAL]
     kept = [row for row in outcomes if table.draft is None or row.student_response is not None]
     scores = policy.score_batch(observations([kept[i] for i in chosen], policy.steps[-1], 0.2))
+    if table.teachers:
+        typical = [
+            [[teacher.gain, each.expected[i]] for teacher, each in zip(said.teachers, fitted, strict=True)]
+            for said, i in zip(scores, chosen, strict=True)
+        ]
+        return replace(policy, costs=tuple(each.model for each in fitted), typical=np.array(typical))
     gains = [each.details["expected_gain"] for each in scores]
     return replace(policy, cost=bills.model, typical=np.column_stack([gains, bills.expected[chosen]]))
+
+
+def _priced(table: "Table") -> list[dict[str, Any]]:
+    """What the manifest says of several teachers."""
+    import numpy as np
+
+    found = []
+    for name, cost in zip(table.teachers, table.teacher_costs, strict=True):
+        known = cost[~np.isnan(cost)]
+        found.append({"name": name, "usd_per_call": round(float(known.mean()), 8) if len(known) else None})
+    return found
 
 
 def _refuse_duplicates(outcomes: Sequence[Outcome], paths: Sequence[Path]) -> None:
@@ -290,6 +338,18 @@ def _refuse_duplicates(outcomes: Sequence[Outcome], paths: Sequence[Path]) -> No
     twice = next((name for name, count in counts.items() if count > 1), None)
     if twice is not None:
         raise CannotTrain(f"id {twice!r} occurs in more than one of {', '.join(map(str, paths))}")
+
+
+def _refuse_samples(rows: Sequence[Outcome], signals: Signals, wish: SampleWish) -> None:
+    if signals == "prompt":
+        raise CannotTrain("--samples are compared with the draft; train with --signals draft, or leave --samples out")
+    most = max((len(row.student_samples or ()) for row in rows), default=0)
+    if most < wish.count:
+        held = f"{most} at most" if most else "none"
+        raise CannotTrain(
+            f"--samples {wish.count}, and the rows hold {held} (column student_samples); tw collect --samples"
+            f" {wish.count} asks the student for them"
+        )
 
 
 def _digests(paths: Sequence[Path]) -> dict[str, str]:
@@ -303,7 +363,8 @@ def shuffled(table: "Table", seed: int) -> "Table":
     import numpy as np
 
     order = np.random.default_rng(seed).permutation(len(table))
-    return replace(table, student=table.student[order], teacher=table.teacher[order])
+    others = None if table.others is None else table.others[order]
+    return replace(table, student=table.student[order], teacher=table.teacher[order], others=others)
 
 
 def _open_work(work: Path, key: str, *, resume: bool) -> None:
@@ -360,10 +421,14 @@ def _save(
     import numpy as np
 
     from training import plots
+    from training.evaluate_several import single_teachers
     from training.evaluation_run import expected_gain
 
     extra: dict[str, bytes] = {"training.png": plots.training_curves(report["training"]["curves"])}
-    if report.get("curve"):
+    if manifest.teachers:
+        if report.get("curve"):
+            extra["curve.png"] = plots.quality_curve(report, single_teachers(report))
+    elif report.get("curve"):
         gain = np.array([(row.teacher_quality or 0.0) - (row.student_quality or 0.0) for row in test])
         extra["curve.png"] = plots.quality_curve(report)
         extra["regret.png"] = plots.regret(report)

@@ -6,7 +6,7 @@ policy draws. Budgets are drawn log-uniformly, and episodes are relabelled with 
 cost do not depend on the budget, only what the policy was shown and what the cost is worth.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import torch
@@ -30,6 +30,8 @@ class Episodes:
     """How much an episode counts; 0 where its reward is unknown."""
     on_policy: Tensor
     """Bool: the branch was drawn from the policy, so its later steps need no weight of their own."""
+    teacher: Tensor | None = None
+    """Which of several teachers answers where one does; None where there is one."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -59,8 +61,10 @@ def branches(two_steps: bool) -> tuple[Branch, ...]:
     return (Branch.TEACHER, Branch.KEEP, Branch.ESCALATE) if two_steps else (Branch.TEACHER, Branch.KEEP)
 
 
-def off_policy(rows: Tensor, share: Tensor, *, two_steps: bool) -> Episodes:
-    """Every branch of every row, each a part of one."""
+def off_policy(rows: Tensor, share: Tensor, *, two_steps: bool, teachers: int = 1) -> Episodes:
+    """Every branch of every row, with every teacher, each a part of one."""
+    if teachers > 1:
+        return _off_policy_of_several(rows, share, branches(two_steps), teachers)
     every = torch.tensor(branches(two_steps))
     count = len(every)
     return Episodes(
@@ -70,6 +74,28 @@ def off_policy(rows: Tensor, share: Tensor, *, two_steps: bool) -> Episodes:
         weight=torch.full((len(rows) * count,), 1.0 / count, dtype=torch.float64),
         on_policy=torch.zeros(len(rows) * count, dtype=torch.bool),
     )
+
+
+def _off_policy_of_several(rows: Tensor, share: Tensor, every: tuple[Branch, ...], teachers: int) -> Episodes:
+    pairs = [(b, k) for b in every for k in range(1 if b is Branch.KEEP else teachers)]
+    branch, teacher = torch.tensor(pairs).T
+    total = len(rows) * len(pairs)
+    return Episodes(
+        row=rows.repeat_interleave(len(pairs)),
+        branch=branch.repeat(len(rows)),
+        share=share.repeat_interleave(len(pairs)),
+        weight=torch.full((total,), 1.0 / len(pairs), dtype=torch.float64),
+        on_policy=torch.zeros(total, dtype=torch.bool),
+        teacher=teacher.repeat(len(rows)),
+    )
+
+
+def draw_teachers(episodes: Episodes, choices: list[Tensor], generator: torch.Generator) -> Episodes:
+    """Rolled-out episodes with the teacher drawn from the policy's probabilities, (B, K) per step."""
+    at_route, last = choices[0], choices[-1]
+    chance = torch.where((episodes.branch == int(Branch.TEACHER))[:, None], at_route, last)
+    drawn = torch.multinomial(chance, 1, generator=generator)[:, 0]
+    return replace(episodes, teacher=torch.where(episodes.branch == int(Branch.KEEP), 0, drawn))
 
 
 def roll_out(
@@ -89,11 +115,11 @@ def relabel(episodes: Episodes, part: float, least: float, generator: torch.Gene
     """Give a part of the episodes another budget. Drawn under another budget, they no longer count as on-policy."""
     chosen = torch.rand(len(episodes), generator=generator, dtype=torch.float64) < part
     share = torch.where(chosen, draw_shares(len(episodes), least, generator), episodes.share)
-    return Episodes(episodes.row, episodes.branch, share, episodes.weight, episodes.on_policy & ~chosen)
+    return replace(episodes, share=share, on_policy=episodes.on_policy & ~chosen)
 
 
 def join(first: Episodes, second: Episodes) -> Episodes:
-    names = ("row", "branch", "share", "weight", "on_policy")
+    names = ("row", "branch", "share", "weight", "on_policy", *(() if first.teacher is None else ("teacher",)))
     return Episodes(*(torch.cat([getattr(first, name), getattr(second, name)]) for name in names))
 
 

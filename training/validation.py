@@ -21,18 +21,22 @@ def price_at(share: Tensor, multiplier: Multiplier) -> Tensor:
     return torch.tensor(np.interp(np.log(share.numpy()), np.log(multiplier.budgets), multiplier.price))
 
 
-def _advantage(nets: Nets, multiplier: Multiplier, lessons: Lessons, share: float) -> tuple[Tensor, Tensor, Tensor]:
+def _advantage(
+    nets: Nets, multiplier: Multiplier, lessons: Lessons, share: float, teacher: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """At the last step of the validation rows: gain seen, by the blend, and added to it by training; (B,) each."""
+    quality = lessons.teacher if lessons.teachers is None else lessons.teachers[:, teacher]
     rows = torch.from_numpy(lessons.val if len(lessons.val) else lessons.train)
-    rows = rows[~torch.isnan(lessons.teacher[rows] - lessons.student[rows])]
+    rows = rows[~torch.isnan(quality[rows] - lessons.student[rows])]
     step = list(nets)[-1]
     shares = torch.full((len(rows),), share, dtype=torch.float64)
     features = lessons.features[step][rows]
     with torch.no_grad():
         _, gain, correction, _ = nets[step](features, shares, price_at(shares, multiplier))
-        start = lessons.start(step)[:, 1]
+        start = lessons.start(step)[:, 1 + teacher]
+        gain = gain if gain.ndim == 1 else gain[:, teacher]
         blended = features[:, : len(start) - 1] @ start[:-1] + start[-1]
-    return lessons.teacher[rows] - lessons.student[rows], blended, gain - blended + correction[:, 1]
+    return quality[rows] - lessons.student[rows], blended, gain - blended + correction[:, 1 + teacher]
 
 
 def validation_loss(nets: Nets, multiplier: Multiplier, lessons: Lessons) -> float:
@@ -40,13 +44,14 @@ def validation_loss(nets: Nets, multiplier: Multiplier, lessons: Lessons) -> flo
 
     The value's own error is left out: it is large, and says nothing about whom to ask.
     """
-    found = [_advantage(nets, multiplier, lessons, share) for share in WATCHED]
+    teachers = range(1 if lessons.teachers is None else lessons.teachers.shape[1])
+    found = [_advantage(nets, multiplier, lessons, share, k) for share in WATCHED for k in teachers]
     return sum(float((seen - gain - added).square().mean()) for seen, gain, added in found) / len(found)
 
 
-def supported(nets: Nets, multiplier: Multiplier, lessons: Lessons, doubt: float) -> float:
+def supported(nets: Nets, multiplier: Multiplier, lessons: Lessons, doubt: float, teacher: int = 0) -> float:
     """How much of what training added to the blend the validation rows bear out."""
-    found = [_advantage(nets, multiplier, lessons, share) for share in WATCHED]
+    found = [_advantage(nets, multiplier, lessons, share, teacher) for share in WATCHED]
     return _borne_out([(seen - gain, added) for seen, gain, added in found], doubt)
 
 
@@ -59,9 +64,8 @@ def supported_at_route(
     algebra that the step starts from says (gain - p) - t softplus((gain - p) / t).
     """
     rows = torch.from_numpy(lessons.val if len(lessons.val) else lessons.train)
-    start, last = lessons.start(Step.ROUTE)[:, 1], lessons.start(Step.DEFER)[:, 1]
-    features, drafted = lessons.features[Step.ROUTE][rows], lessons.features[Step.DEFER][rows]
-    told = drafted[:, : len(last) - 1] @ last[:-1] + last[-1]
+    features = lessons.features[Step.ROUTE][rows]
+    told = _blended(lessons.features[Step.DEFER][rows], lessons.start(Step.DEFER))
     found = []
     for share in WATCHED:
         shares = torch.full((len(rows),), share, dtype=torch.float64)
@@ -72,10 +76,21 @@ def supported_at_route(
 
         with torch.no_grad():
             _, gain, correction, _ = nets[Step.ROUTE](features, shares, price)
-        begun = at_once(features[:, : len(start) - 1] @ start[:-1] + start[-1])
-        added = at_once(gain) + correction[:, 1] - correction[:, 0] - begun
+        begun = at_once(_blended(features, lessons.start(Step.ROUTE)))
+        corrected = correction[:, 1]
+        if gain.ndim == 2:
+            gain, best = gain.max(dim=1)
+            corrected = correction.gather(1, 1 + best[:, None])[:, 0]
+        added = at_once(gain) + corrected - correction[:, 0] - begun
         found.append((torch.minimum(told, price) - price - begun, added))
     return _borne_out(found, doubt)
+
+
+def _blended(features: Tensor, start: Tensor) -> Tensor:
+    """(B,) gain by the blend, (E + 1, 1 + K); of several teachers, of the one that it expects most of."""
+    if start.shape[1] == 2:
+        return features[:, : len(start) - 1] @ start[:-1, 1] + start[-1, 1]
+    return (features[:, : len(start) - 1] @ start[:-1, 1:] + start[-1, 1:]).amax(dim=1)
 
 
 def _borne_out(found: list[tuple[Tensor, Tensor]], doubt: float) -> float:

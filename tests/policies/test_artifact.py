@@ -93,8 +93,8 @@ def test_a_damaged_manifest_is_said(saved: Path, content: str) -> None:
 
 
 def test_a_newer_format_is_refused_before_its_fields_are_looked_at(saved: Path) -> None:
-    change_manifest(saved, format_version=2, a_field_of_the_future=1)
-    with pytest.raises(ArtifactTooNew, match="format version 2, and this program knows versions up to 1"):
+    change_manifest(saved, format_version=3, a_field_of_the_future=1)
+    with pytest.raises(ArtifactTooNew, match="format version 3, and this program knows versions up to 2"):
         load_policy(saved)
 
 

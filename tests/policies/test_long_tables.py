@@ -136,7 +136,7 @@ def test_tables_without_a_student_or_with_one_model_are_refused(tmp_path: Path) 
     with pytest.raises(OutcomeTableError, match="no row is the student's; say so in the column `role`"):
         read_outcomes(teachers)
     alone = write_jsonl(tmp_path / "alone.jsonl", THREE[0], THREE[3])
-    with pytest.raises(OutcomeTableError, match="'small' is the only model; .* ask both"):
+    with pytest.raises(OutcomeTableError, match=r"'small' is the only model; .* ask both"):
         read_outcomes(alone)
 
 
