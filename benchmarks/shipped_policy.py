@@ -44,7 +44,8 @@ def run(command: list[str]) -> None:
         raise StartFailed(f"{' '.join(command)} ended with {status}")
 
 
-def collect(work: Path, prompts: Path, outcomes: Path) -> None:
+def collect(work: Path, prompts: Path, outcomes: Path, *more: str) -> None:
+    """`more`: further words for `tw collect`."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     placeholder = work / "any-policy"
@@ -52,7 +53,7 @@ def collect(work: Path, prompts: Path, outcomes: Path) -> None:
     gateway = tw("serve", "--host", "127.0.0.1", "--port", str(port), "--policy", str(placeholder))
     gateway += ["--state-dir", str(work / "state"), "--budget", "At most 100% of requests."]
     asking = tw("collect", "--prompts", str(prompts), "--out", str(outcomes), "--grade", "numeric")
-    asking += ["--student-url", f"{url}/v1", "--teacher-url", f"{url}/v1", "--concurrency", "16"]
+    asking += ["--student-url", f"{url}/v1", "--teacher-url", f"{url}/v1", "--concurrency", "16", *more]
     with serving(gateway, f"{url}/readyz", work / "gateway.log", timeout_s=180):
         run(asking)
 

@@ -42,7 +42,7 @@ _NOT_SAMPLED = frozenset((
 ))  # fmt: skip
 """Fields of a request that its samples do not take over: with a seed they would all be the same."""
 
-_LETTER = re.compile(r"answer(?:\s+is)?:?\s*\**\(?([A-P])\b(?![a-z'])|^\s*\(?([A-P])[).:]?\s*$", re.MULTILINE)
+_LETTER = re.compile(r"[Aa]nswer(?:\s+is)?:?\s*\**\(?([A-P])\b(?![a-z'])|^\s*\(?([A-P])[).:]?\s*$", re.MULTILINE)
 _MARK = re.compile(r"answer\s+is|answer:|####|final answer|\\boxed\{", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?[$£€]?[0-9][0-9,]*(?:\.[0-9]+)?")
 
@@ -94,7 +94,9 @@ def texts_in(data: Mapping[str, Any]) -> list[str]:
     """The texts of an answer's choices; foreign shapes are passed over."""
     texts = []
     for choice in data.get("choices") or ():
-        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(choice, dict):
+            continue
+        message = choice.get("message")
         text = message.get("content") if isinstance(message, dict) else choice.get("text") if message is None else None
         texts.append(text if isinstance(text, str) else "")
     return texts

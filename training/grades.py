@@ -8,7 +8,8 @@ from typing import Any
 
 import aiohttp
 
-from training.collecting import Asking, CannotCollect, Endpoint, Grade, Question, ask
+from training.asking import Asking, Endpoint, ask
+from training.collecting import CannotCollect, Grade, Question
 
 JUDGE_PROMPT = """You grade an answer. Judge only whether it is correct, complete and does what was asked.
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from aiohttp import web
 
 from policies.outcomes import read_outcomes
-from training.collecting import Asking, CannotCollect, Endpoint, collect, read_questions
+from policies.samples import SampleWish
+from training.asking import Asking, Endpoint
+from training.collecting import CannotCollect, collect, read_questions
 from training.grades import named_grade
 
 QUICK = Asking(concurrency=2, attempts=3, first_wait_s=0.001, timeout_s=5)
@@ -268,3 +271,35 @@ async def test_the_command_end_to_end(upstream: Upstream, tmp_path: Path) -> Non
     _, error = await missing.communicate()
     assert missing.returncode == 2
     assert b"/none: no such file" in error
+
+
+def several(count: int) -> web.Response:
+    """An answer of `count` choices that differ."""
+    choices = [{"message": {"role": "assistant", "content": f"{4 + i}"}, "finish_reason": "stop"} for i in range(count)]
+    usage = {"prompt_tokens": 1, "completion_tokens": 2 * count}
+    return web.json_response({"model": "m", "choices": choices, "usage": usage})
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_samples_are_kept_beside_the_answer(upstream: Upstream, tmp_path: Path, most: int) -> None:
+    """Whether the server makes all of them at once, some, or one whatever it is asked."""
+    plain, out = upstream.answer, tmp_path / "t.parquet"
+    upstream.answer = lambda body: several(min(body.get("n", 1), most)) if body["temperature"] else plain(body)
+    how = replace(QUICK, samples=SampleWish(3, 8))
+    await run(upstream, prompts(tmp_path / "p.jsonl", *TWO), out, how=how)
+    said = {1: ("4", "4", "4"), 2: ("4", "5", "4"), 3: ("4", "5", "6")}[most]
+    assert [row.student_samples for row in read_outcomes(out)] == [said, said]
+    sampled = [body for body in upstream.asked if body["temperature"]]
+    assert {(body["model"], body["max_tokens"], body.get("logprobs")) for body in sampled} == {("student", 8, None)}
+    assert len(sampled) == 2 * {1: 3, 2: 2, 3: 1}[most]
+
+
+@pytest.mark.parametrize(("refusal", "asked"), [(400, 2), (503, QUICK.attempts)])
+async def test_samples_that_do_not_come_are_null(upstream: Upstream, tmp_path: Path, refusal: int, asked: int) -> None:
+    plain, out = upstream.answer, tmp_path / "t.jsonl"
+    upstream.answer = lambda body: web.json_response({}, status=refusal) if body["temperature"] else plain(body)
+    how = replace(QUICK, samples=SampleWish(3, 8))
+    counts = await run(upstream, prompts(tmp_path / "p.jsonl", *TWO), out, how=how)
+    assert counts.failed == 0
+    assert [row.student_samples for row in read_outcomes(out)] == [None, None]
+    assert len([body for body in upstream.asked if body["temperature"]]) == 2 * asked
