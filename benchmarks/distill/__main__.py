@@ -2,6 +2,7 @@
 
     warmup, ranking, features   Multi30k, against their own ablations
     through-time                tinyshakespeare and sums
+    trl                         beside TRL's GKD trainer, where it is installed
     memory                      peak memory of the loss at a vocabulary of 150,000
     summary                     one table over all methods on Multi30k
 
@@ -15,11 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.distill import diffusion, memory, tables, translation
+from benchmarks.distill import diffusion, memory, tables, translation, trl_gkd
 from benchmarks.distill.sizes import FULL, QUICK, SMALL
 from training.distill.report import versions, write_json
 
-METHODS = ("warmup", "ranking", "features", "through-time", "memory", "summary")
+METHODS = ("warmup", "ranking", "features", "through-time", "memory", "summary", "trl")
 
 
 def main() -> None:
@@ -48,6 +49,11 @@ def main() -> None:
         results, columns = memory.run(arguments.quick), dict(memory.COLUMNS)
     elif arguments.method == "through-time":
         results, columns = diffusion.run(arguments.data, work / "diffusion", sizes, seeds, say), dict(diffusion.COLUMNS)
+    elif arguments.method == "trl":
+        results, columns = (
+            trl_gkd.run(arguments.data, work / "translation", sizes, seeds, say),
+            dict(trl_gkd.COLUMNS),
+        )
     else:
         results = translation.run(
             arguments.method, arguments.data, work / "translation", sizes, seeds, arguments.arm, say
