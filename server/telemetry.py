@@ -99,6 +99,10 @@ class Metrics:
             "tw_budget_share_got", "Share of requests that went to the teacher.", ("kind", "scope"),
             registry=own, multiprocess_mode="livemostrecent",
         )  # fmt: skip
+        self._used = Gauge(
+            "tw_budget_used", "Spent of what a limit allows in its window (1: all).", ("measure", "scope", "per"),
+            registry=own, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
         self._children: dict[tuple[str, str, str, int], Counter] = {}
         self._times = {route: self._seconds.labels(route) for route in ("student", "teacher", "mixed")}
         self._firsts = {route: self._first_byte.labels(route) for route in ("student", "teacher", "mixed")}
@@ -191,12 +195,17 @@ class Metrics:
         self._upstream_errors.labels(role, fault.code or "unknown").inc()
 
     def shares(self, balances: Iterable[Balance]) -> None:
-        """Asked and got of every share limit; scoped limits show the subject seen last."""
+        """Asked and got of every share limit, and how much of the others is used; scoped limits show the subject seen
+        last."""
         for balance in balances:
-            if balance.limit.measure == "share":
-                labels = (balance.limit.kind, balance.limit.scope)
-                self._asked.labels(*labels).set(balance.limit.at_most)
+            limit = balance.limit
+            if limit.measure == "share":
+                labels = (limit.kind, limit.scope)
+                self._asked.labels(*labels).set(limit.at_most)
                 self._got.labels(*labels).set(balance.calls / balance.requests if balance.requests else 0.0)
+            elif limit.measure in ("calls", "tokens", "usd") and balance.allowed > 0:
+                per = "" if limit.per is None else f"{limit.per.n} {limit.per.unit}"
+                self._used.labels(limit.measure, limit.scope, per).set(balance.spent / balance.allowed)
 
     def page(self) -> bytes:
         """The text of `/metrics`, of all workers together where there are several."""
