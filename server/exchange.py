@@ -35,6 +35,7 @@ from server.relay import Client
 from server.reservation import Reservation, usd
 from server.samples import Sampling, can_be_sampled
 from server.streaming import Streaming
+from server.token_promise import TokenPromise
 from server.upstream import Answer, Upstream
 
 _DONE = object()
@@ -61,6 +62,8 @@ class Exchange:
         self._help: HelpedAnswer | None = None
         """The student's answer, where the teacher may write parts of it."""
         self._help_off: str | None = None
+        self._tokens_reserved = 0
+        """Under a promise on the share of tokens: what the teacher may still write of this answer."""
         self._whole = b""
         self._draft: Draft | None = None
         self._sampling: Sampling | None = None
@@ -189,6 +192,8 @@ class Exchange:
         return reader.draft(complete=True)
 
     async def _admit(self) -> life.Admitted | life.LedgerDown:
+        if self._gateway.promise.limits and not self._reserve_tokens(self._gateway.promise):
+            return life.Admitted(False)
         try:
             granted = await self._reservation.admit()
         except LedgerUnavailable:
@@ -197,6 +202,23 @@ class Exchange:
         if self._steps:
             self._steps[-1] = replace(self._steps[-1], admitted=granted)
         return life.Admitted(granted)
+
+    def _reserve_tokens(self, promise: TokenPromise) -> bool:
+        most = self._reservation.most().completion_tokens - self._tokens_reserved
+        self._reservation.refused_by = promise.reserve(most)
+        if self._reservation.refused_by is not None:
+            if self._steps:
+                self._steps[-1] = replace(self._steps[-1], admitted=False)
+            return False
+        self._tokens_reserved += most
+        return True
+
+    def _count_tokens(self, promise: TokenPromise, record: DecisionRecord) -> None:
+        """What was written, and by whom; a helped answer has told it as it went."""
+        written = self._usage.get("teacher", Usage()).completion_tokens if self._delivered == "teacher" else 0
+        promise.give_back(max(self._tokens_reserved - written, 0))
+        if self._delivered == "student" and self._help is None:
+            promise.student_wrote(record.student_tokens)
 
     # Calls
 
@@ -374,6 +396,8 @@ class Exchange:
     def _account(self, status: int) -> None:
         self._reservation.count()
         record = self._record(status)
+        if self._gateway.promise.limits or self._tokens_reserved:
+            self._count_tokens(self._gateway.promise, record)
         self._gateway.finish(record)
         if self._consulted is not None:
             self._consulted.finish(record, self._aim)

@@ -22,7 +22,9 @@ from server.ledgers import Ledger, LedgerUnavailable
 from server.policy_watch import PolicyWatch
 from server.served_models import ServedModels
 from server.settings import Settings
+from server.teachers import Teacher, Teachers
 from server.telemetry import Metrics
+from server.token_promise import TokenPromise
 from server.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Gateway:
         log: DecisionLog,
         student: Upstream,
         teacher: Upstream | None,
+        teachers: Teachers,
         decider: Decider,
         metrics: Metrics,
         budget: Budget,
@@ -70,6 +73,9 @@ class Gateway:
         self.log = log
         self.student = student
         self.teacher = teacher
+        """The default one where there are several."""
+        self.teachers = teachers
+        decider.teachers = teachers
         self.decider = decider
         self.metrics = metrics
         self.clock = clock
@@ -81,6 +87,7 @@ class Gateway:
         self.watch: PolicyWatch | None = None
         self.help: HelpWorker | None = None
         """Where help inside answers is switched on."""
+        self.promise = TokenPromise()
         self.said: set[str] = set()
         """Warnings that stand in the log."""
         self.decider.late_shadow = log.append_shadow
@@ -112,6 +119,8 @@ class Gateway:
         if model == "teacher" and self.teacher is not None:
             return "teacher"
         side = self.upstream_names.get(model)
+        if side is None and self.several_teachers and self.teachers.named(model) is not None:
+            return "teacher"
         if side is None:
             raise UnknownThing(
                 f'The model {model[:100]!r} does not exist here. GET /v1/models lists the names; "auto" routes.',
@@ -120,13 +129,29 @@ class Gateway:
             )
         return side
 
+    @property
+    def several_teachers(self) -> bool:
+        return len(self.teachers) > 1
+
+    def teachers_meant(self, model: str, policy_version: str | None) -> list[Teacher]:
+        """Of several teachers, whom to ask and whom in its place: the one that the client names, alone; else the one
+        that a policy for one teacher was trained for, or the default one, and then the others that can be asked."""
+        named = None if model == "teacher" or model in self._routed_names else self.teachers.named(model)
+        if named is not None:
+            return [named]
+        manifest = self.watch.manifests.get(policy_version or "", {}) if self.watch is not None else {}
+        name = manifest.get("teacher_model")
+        meant = self.teachers.match([str(name)]).get(str(name)) if name else None
+        return sorted(self.teachers.available(), key=lambda each: each is not meant)
+
     # Budget
 
     def take_budget(self, budget: Budget, text: str, version: int) -> None:
         self.budget, self.budget_text, self.budget_version = budget, text, version
         # Where only calls count, what a call has billed changes nothing that anybody waits for.
-        self.settles_late = all(limit.measure in ("share", "calls") for limit in budget.limits)
-        self.counts_tokens = any(limit.measure in ("tokens", "usd") for limit in budget.limits)
+        self.settles_late = all(limit.measure in ("share", "calls", "token_share") for limit in budget.limits)
+        self.counts_tokens = any(limit.measure in ("tokens", "usd", "token_share") for limit in budget.limits)
+        self.promise.take(budget.limits, self.settings.help.token_share)
         self.reads_headers = any(rule.when.header is not None for rule in budget.rules)
         self.decider.take_budget(budget)
         self.alarms.forget_qualities()

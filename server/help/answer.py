@@ -404,7 +404,7 @@ class MixedAnswer:
         if self.line.finish is not None:
             return None
         if turn.by == "student":
-            self._worker.wrote(piece.tokens)
+            self._worker.promise.student_wrote(piece.tokens)
             self._silent = max(self._silent - piece.tokens, 0) if self._watch is not None else self._silent
         return self.line.take(piece)
 
@@ -418,7 +418,7 @@ class MixedAnswer:
             uncounted = min(uncounted, turn.help.tokens - (self.line.used - turn.used_before))
         self.line.used += uncounted
         if turn.by == "student":
-            self._worker.wrote(uncounted)
+            self._worker.promise.student_wrote(uncounted)
 
     def _end(self, turn: Turn, ended: str) -> None:
         """Closes it, settles it, writes it down."""
@@ -444,14 +444,14 @@ class MixedAnswer:
             )
 
     def _tokens(self, turn: Turn) -> int:
-        return self.line.used - turn.used_before
+        return self.line.used - turn.used_before if turn.begun else 0
 
     def _record(self, turn: Turn, ended: str) -> None:
         billed = Usage() if turn.help is None else turn.help.usage
         self.segments.append(
             SegmentRecord(
                 turn.by,
-                0 if ended == "refused" else self._tokens(turn),
+                self._tokens(turn),
                 turn.reason,
                 ended,
                 billed_tokens=billed.prompt_tokens + billed.completion_tokens,

@@ -34,13 +34,13 @@ class Help:
             usage = self._held.most()
         self.usage, self.usd, self.counts = usage, usd(self._gateway.upstream("teacher"), usage), True
         self._held.settle_later(usage)
-        self._worker.give_back(max(self.tokens - written, 0))
+        self._worker.promise.give_back(max(self.tokens - written, 0))
         self._worker.called(usage, self.usd)
 
     def release(self) -> None:
         if self._held.held:
             self._held.release_later()
-            self._worker.give_back(self.tokens)
+            self._worker.promise.give_back(self.tokens)
 
 
 class HelpCalls:
@@ -55,12 +55,13 @@ class HelpCalls:
         self._about = about
         self._own = own
         self._asked = 0
-        self.refused_by_ledger = False
 
     async def admit(self, text_bytes: int, tokens: int) -> Help | None:
         """A help of up to `tokens` tokens after `text_bytes` of answer; None where there is no room for it."""
         worker = self._worker
-        if not worker.reserve(tokens):
+        refused_by = worker.promise.reserve(tokens)
+        if refused_by is not None:
+            self._own.refused_by = refused_by
             return None
         self._own.count()  # with the first help, so that a share has this request to grow by
         self._asked += 1
@@ -73,7 +74,7 @@ class HelpCalls:
             pass
         finally:
             if not granted:
-                worker.give_back(tokens)
+                worker.promise.give_back(tokens)
         if not granted:
             self._own.refused_by = held.refused_by
             return None

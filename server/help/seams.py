@@ -21,7 +21,7 @@ def repeats(before: str, fresh: str) -> bool:
     said = fresh.strip()[:REPEATED_WITHIN]
     if len(said) < _LEAST_REPEATED:
         return False
-    if before.strip().startswith(said):
+    if before.strip()[:_LEAST_REPEATED] == said[:_LEAST_REPEATED]:
         return True
     tail = before.rstrip()[-4 * REPEATED_WITHIN :]
     return any(tail.endswith(said[:length]) for length in range(_LEAST_REPEATED, len(said) + 1))

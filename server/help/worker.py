@@ -6,7 +6,7 @@ from collections.abc import Callable
 from policies.uncertainty import LargestProbability
 from router.aim import Aim
 from router.pacing import Pacer
-from router.token_share import HelpTraffic, TokenAccount, percent, tokens_share, wanted
+from router.token_share import HelpTraffic, percent, tokens_share, wanted
 from server.answers import Usage
 from server.errors import UpstreamFault
 from server.generation_request import GenerationRequest
@@ -14,6 +14,7 @@ from server.help.bodies import restricted
 from server.help.probe import CannotHelp, Traits, look
 from server.help.suits import HelpOff, why_not
 from server.settings import Help as Settings
+from server.token_promise import TokenPromise
 from server.upstream import Upstream
 
 _MEMORY = 50.0
@@ -26,13 +27,18 @@ class HelpWorker:
     """One per worker, where help is switched on."""
 
     def __init__(
-        self, settings: Settings, traits: Traits | None = None, now: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        promise: TokenPromise | None = None,
+        traits: Traits | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`promise`: the one that the whole worker keeps."""
         self.settings = settings
         self.traits = traits
         self.problem: str | None = None
         """Why help cannot be given at all."""
-        self.account = TokenAccount()
+        self.promise = promise or TokenPromise()
         self.traffic = HelpTraffic()
         self.pacer = Pacer()
         self.rule = LargestProbability(settings.doubt)
@@ -66,33 +72,16 @@ class HelpWorker:
         """The prompt with the restriction in words that fits the budget; None: as it is."""
         if not self.settings.restriction:
             return None
-        share = tokens_share(self.settings.token_share, aim, self.settings.tokens, self.traffic)
+        share = tokens_share(self.promise.share, aim, self.settings.tokens, self.traffic)
         return restricted(request, self.settings.restriction, percent(share, self.settings.levels))
-
-    # The promise on tokens
-
-    def reserve(self, tokens: int) -> bool:
-        share = self.settings.token_share
-        if share is not None and not self.account.has_room(share, tokens):
-            return False
-        self.account = self.account.reserved(tokens)
-        return True
-
-    def give_back(self, tokens: int) -> None:
-        self.account = self.account.given_back(tokens)
-
-    def wrote(self, tokens: int) -> None:
-        """The student has."""
-        self.account = self.account.wrote(tokens)
 
     # Pacing
 
     def aim(self, budget: Aim) -> Aim:
         """What the next check should lead to, given what the budget's sentence leaves."""
         settings = self.settings
-        return wanted(
-            self.account, settings.token_share, settings.tokens, settings.watched_tokens, budget, self.traffic
-        )
+        promise = self.promise
+        return wanted(promise.account, promise.share, settings.tokens, settings.watched_tokens, budget, self.traffic)
 
     def called(self, usage: Usage, usd: float) -> None:
         """A help has billed this."""

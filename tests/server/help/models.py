@@ -4,6 +4,7 @@ A model is a text as UTF-8 bytes, cut into tokens at arbitrary bytes. What it is
 hand-over lost or doubled anything, it would stand nowhere and the test fails there.
 """
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class Model:
     def _tokens(self, whole: bytes, at: int) -> list[bytes]:
         cuts = self.cuts or [len(self.text[:i].encode()) for i in range(len(self.text))]
         places = [at, *sorted(cut for cut in cuts if at < cut < len(whole)), len(whole)]
-        return [whole[a:b] for a, b in zip(places, places[1:], strict=False) if b > a]
+        return [whole[a:b] for a, b in itertools.pairwise(places) if b > a]
 
     def _chunk(
         self, chat: bool, body: dict[str, Any], text: str, token: str, logprob: float, finish: str | None, why: Any
@@ -223,7 +224,7 @@ def mixed(
 ) -> MixedAnswer:
     given = Settings(**{"by": "student", "token_id": HELP_ID, **settings})
     help_id = HELP_ID if given.by == "student" else None
-    worker = HelpWorker(given, Traits(help_id, student.trims, teacher.trims))
+    worker = HelpWorker(given, traits=Traits(help_id, student.trims, teacher.trims))
     watch = Doubting() if given.by == "policy" else None
     return MixedAnswer(worker, request, student, teacher, ledger or Ledger(), watch=watch)
 
