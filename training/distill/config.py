@@ -217,7 +217,7 @@ class WheelsConfig(Section):
     token: str = "<help>"  # noqa: S105
     segment: Positive = 1
     """Tokens that the teacher writes each time (k)."""
-    levels: tuple[Share, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
+    levels: tuple[Share, ...] = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
     phrasings: tuple[str, ...] = TRAINED
     held_out: tuple[str, ...] = HELD_OUT
     """Sentences that training never shows; the report says what share they get."""
@@ -247,10 +247,11 @@ class WheelsConfig(Section):
     """Texts collected in a round."""
     rounds_kept: Positive = 4
     exploration: float = Field(default=1.0, ge=0)
-    """Noise on the decision to ask, in nats, in half of the student's texts."""
+    """Noise on the decision to ask, in nats, in the `explored` part of the student's texts."""
+    explored: Share = 0.25
     multipliers: Literal["per-level", "one"] = "per-level"
     proportional: float = Field(default=1.0, ge=0)
-    integral: float = Field(default=3.0, ge=0)
+    integral: float = Field(default=1.5, ge=0)
     derivative: float = Field(default=0.0, ge=0)
     top_k: Positive = 32
     """Teacher's log-probabilities kept per token; the tail is one bucket."""

@@ -47,7 +47,7 @@ class Models:
 def first_prices(levels: Sequence[float]) -> Multiplier:
     """Prices to begin with: what a text whose regret falls off exponentially would need."""
     shares = np.asarray(levels, dtype=np.float64)
-    return start(shares, -np.log(shares) * 0.5)
+    return start(shares, -0.9 * np.log(shares))
 
 
 class Rounds:
@@ -127,7 +127,7 @@ class Rounds:
         found += self.write(some[by_teacher:off], "data", draw, number)
         found += self.write(some[off:], "student", draw, number)
         save_trajectories(file, found)
-        state = self._moved(found)
+        state = self._moved(number, found)
         shares = self.shares(found)
         told = {
             "round": number,
@@ -170,7 +170,9 @@ class Rounds:
             told.append(None if free else sampled(wheels.levels, wheels.phrasings, draw))
         level = {share: index for index, share in enumerate(wheels.levels)}
         prompts = [restricted(one, told[i], data, models.tokenizer) for i, one in enumerate(some)]
-        served = [source == "student" and told[i] is not None and draw.random() < 0.5 for i in range(len(some))]
+        served = [
+            source == "student" and told[i] is not None and draw.random() >= wheels.explored for i in range(len(some))
+        ]
         allowed = torch.tensor([one is not None for one in told], device=device)
         noise = torch.tensor([0.0 if one else wheels.exploration for one in served])
         ask: Asker
@@ -237,9 +239,10 @@ class Rounds:
             out.append(sum(one.asked_tokens for one in mine) / tokens if tokens else None)
         return out
 
-    def _moved(self, found: Sequence[Trajectory]) -> Multiplier:
+    def _moved(self, number: int, found: Sequence[Trajectory]) -> Multiplier:
         wheels = self._wheels
-        if self._models.help_id is None:
+        if self._models.help_id is None or number < 0.15 * wheels.rounds:
+            # Shares say nothing yet while the student learns what `<help>` is for.
             return self.state
         levels = np.asarray(wheels.levels)
         cost = np.asarray([levels[i] if s is None else s for i, s in enumerate(self.shares(found))])

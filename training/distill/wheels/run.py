@@ -16,7 +16,7 @@ from training.distill.report import claim, curves_png, versions, write_json
 from training.distill.wheels.collecting import Models, Rounds
 from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.lora import merged, with_lora
-from training.distill.wheels.mixing import Mixed, by_help, mixed
+from training.distill.wheels.mixing import Looks, Mixed, mixed
 from training.distill.wheels.prompts import Example, read_examples, restricted, room_for
 from training.distill.wheels.restrictions import Restriction
 
@@ -163,21 +163,32 @@ def answered(
     config: DistillConfig,
     restriction: Restriction | None,
     offset: float = 0.0,
-) -> list[Mixed]:
-    """The student under one restriction, as it is served: greedy, `<help>` where it is likeliest."""
+) -> tuple[list[Mixed], list[float]]:
+    """The student under one restriction as it is served: greedy, `<help>` where it is likeliest. Texts, and the score
+    of `<help>` at each of their states."""
     assert config.wheels is not None
     wheels = config.wheels
     found: list[Mixed] = []
+    scores: list[float] = []
     for start in range(0, len(examples), 128):
         some = examples[start : start + 128]
         prompts = [restricted(one, restriction, config.data, models.tokenizer) for one in some]
-        found += mixed(
-            models.student, models.teacher, prompts, [one.prompt for one in some], by_help(offset),
-            limits=[min(wheels.max_new_tokens, config.data.context - len(prompt)) for prompt in prompts],
+        seen: list[torch.Tensor] = []
+
+        def ask(looks: Looks, seen: list[torch.Tensor] = seen) -> torch.Tensor:
+            seen.append(looks.score)
+            return looks.score + offset > 0
+
+        texts = mixed(
+            models.student, models.teacher, prompts, [one.prompt for one in some], ask,
+            limits=[max(1, min(wheels.max_new_tokens, config.data.context - len(prompt))) for prompt in prompts],
             eos=models.eos, pad_id=models.pad_id, vocabulary=models.vocabulary, help_id=models.help_id,
             segment=wheels.segment,
         )  # fmt: skip
-    return found
+        whole = torch.stack(seen, 1)
+        scores += [value for row, text in zip(whole, texts, strict=True) for value in row[: len(text.tokens)].tolist()]
+        found += texts
+    return found, scores
 
 
 def share_of(texts: Sequence[Mixed]) -> float:
@@ -186,23 +197,24 @@ def share_of(texts: Sequence[Mixed]) -> float:
 
 def calibrated(config: DistillConfig, loaded: Loaded) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Requested and realised share on held-out prompts, per level and phrasing; and for each level the offset on
-    `<help>`'s logit at which the share is met (what pacing starts from), by bisection with the first phrasing."""
+    `<help>`'s logit at which the share is met, what pacing starts from: a quantile of its score, taken again on the
+    texts that the first one gives."""
     assert config.wheels is not None
     wheels, some = config.wheels, loaded.held[:CALIBRATED]
     rows, offsets = [], {}
     for level in wheels.levels:
-        for index, phrasing in enumerate((*wheels.phrasings, *wheels.held_out)):
-            # All phrasings at the middle level, one trained and one held out at the others.
-            if index not in (0, len(wheels.phrasings)) and level != wheels.levels[len(wheels.levels) // 2]:
+        for phrasing in (wheels.phrasings[0], *wheels.held_out[:1]):
+            restriction = Restriction(level, phrasing)
+            texts, scores = answered(loaded.models, some, config, restriction)
+            held = phrasing not in wheels.phrasings
+            rows.append({"requested": level, "realised": share_of(texts), "phrasing": phrasing, "held_out": held})
+            if held:
                 continue
-            got = share_of(answered(loaded.models, some, config, Restriction(level, phrasing)))
-            rows.append(
-                {"requested": level, "realised": got, "phrasing": phrasing, "held_out": index >= len(wheels.phrasings)}
-            )
-        low, high = -6.0, 6.0
-        for _ in range(6):
-            middle = (low + high) / 2
-            got = share_of(answered(loaded.models, some, config, Restriction(level, wheels.phrasings[0]), middle))
-            low, high = (middle, high) if got < level else (low, middle)
-        offsets[f"{level:g}"] = round((low + high) / 2, 3)
+            offset = 0.0
+            for _ in range(2):
+                # A segment of k tokens is one decision.
+                part = level / (wheels.segment - level * (wheels.segment - 1))
+                offset = -float(torch.quantile(torch.tensor(scores), 1 - part))
+                _, scores = answered(loaded.models, some, config, restriction, offset)
+            offsets[f"{level:g}"] = round(offset, 3)
     return rows, offsets

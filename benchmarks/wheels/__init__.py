@@ -1,0 +1,1 @@
+"""Training wheels inside the answer, against thresholds, chance, distillation and speculative decoding."""

@@ -1,0 +1,121 @@
+"""What training wheels inside the answer buy: `python -m benchmarks.wheels [--quick | --small] [--seeds N]`.
+
+On Multi30k German-English, same student and sentences for all: quality against the share of teacher tokens for wheels,
+random help, thresholds on entropy and on the largest probability, true disagreement (which needs the teacher
+everywhere) and speculative decoding; requested against realised share per phrasing; and the wheels with a part left
+out. Every arm writes its JSON when it is done and is not run again. Without Multi30k under --data/text a made-up
+language pair stands in, to see that everything runs.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.wheels import figures
+from benchmarks.wheels.arms import ABLATIONS, BASELINES, WHEELS, made, pair_of
+from benchmarks.wheels.curves import asked, curves, summary
+from benchmarks.wheels.measuring import bench_of, speculative, teacher_texts
+from benchmarks.wheels.sizes import SIZES, WheelsSizes
+from training.distill.report import versions, write_json
+
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
+SIDE = ("cross-entropy", "sequence-level distillation", *BASELINES, *(arm for arm in WHEELS if arm != "wheels"))
+
+
+def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
+    """Everything about the wheels of one seed."""
+    file = work / f"headline-{seed}.json"
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+    pair = pair_of(data, pairs, size, seed)
+    student, report = made("wheels", pair, work, size, seed)
+    bench = bench_of(student, pair, size)
+    told = json.loads((student / "wheels.json").read_text())
+    result = {
+        "seed": seed,
+        **curves(bench, told["offsets"], SHARES, work / "points" / f"seed-{seed}"),
+        "asked": asked(bench, told, SHARES, size.asked),
+        "training_seconds": report["stages"]["wheels"]["seconds"],
+        "multipliers": report["rounds"][-1],
+    }
+    teachers = teacher_texts(bench)
+    result["speculative"] = [speculative(teachers, drafted) for drafted in (1, 2, 4, 8)]
+    from benchmarks.wheels.clock import timed
+
+    result["clock"] = timed(bench, size.timed, told["offsets"], (0.1, 0.2, 0.3))
+    write_json(file, result)
+    return result
+
+
+def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
+    """A baseline's own quality, without help; or a curve of a cut-down wheels."""
+    file = work / "arms" / f"{arm.replace(' ', '-')}-{seed}.json"
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+    pair = pair_of(data, pairs, size, seed)
+    student, _ = made(arm, pair, work, size, seed)
+    bench = bench_of(student, pair, size)
+    result: dict[str, Any] = {"arm": arm, "seed": seed}
+    if arm in ABLATIONS:
+        told = json.loads((student / "wheels.json").read_text())
+        points = work / "points" / f"{arm.replace(' ', '-')}-{seed}"
+        result |= curves(bench, told["offsets"], SHARES, points, only=("wheels",))
+        result["asked"] = asked(bench, told, SHARES, size.asked)
+    else:
+        result |= curves(bench, {}, SHARES, work / "points" / f"{arm.replace(' ', '-')}-{seed}", only=())
+    write_json(file, result)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; proves nothing")
+    parser.add_argument("--small", action="store_true", help="sizes for one busy core: benchmarks/wheels/sizes.py")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--no-side", action="store_true", help="the headline only: no baselines, no ablations")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/wheels"))
+    parser.add_argument("--pairs", type=Path, default=Path("benchmarks/out/distill"), help="where the pair is kept")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    size = SIZES["quick" if arguments.quick else "small" if arguments.small else "full"]
+    seeds = 1 if arguments.quick else arguments.seeds
+    work, pairs = arguments.out / size.name, arguments.pairs / size.name / "translation"
+    work.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+    found = []
+    for seed in range(seeds):
+        say(f"headline, seed {seed}")
+        found.append(headline(arguments.data, pairs, work, size, seed))
+    others: dict[str, Any] = {}
+    for arm in () if arguments.no_side else (*SIDE, *ABLATIONS):
+        say(arm)
+        others[arm] = side(arm, arguments.data, pairs, work, size, 0)
+    figures.quality_png(found, work / "quality.png")
+    figures.shares_png(found, work / "shares.png")
+    text = summary(found, others, SHARES)
+    print(text)
+    (work / "wheels.md").write_text(text + "\n")
+    write_json(
+        work / "wheels.json",
+        {
+            "size": size.name, "seeds": seeds, "versions": versions(), "seconds": time.monotonic() - began,
+            "headline": found, "side": others,
+        },
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

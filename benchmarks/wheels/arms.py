@@ -1,0 +1,127 @@
+"""Students that are compared: cross-entropy, distillation baselines, wheels, and wheels with a part left out. Each is
+trained for the same steps from the same start, and found again where it was made already."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.distill.material import bf16, trained, translation_pair
+from benchmarks.distill.surroundings import surroundings
+from benchmarks.wheels.sizes import WheelsSizes
+from training.distill.config import DistillConfig
+from training.distill.examples import read_rows
+from training.distill.models import load_model
+from training.distill.run import distil
+from training.distill.wheels.prompts import room_for
+from training.distill.wheels.restrictions import HELD_OUT, TRAINED
+from training.distill.wheels.run import distil_wheels
+from training.distill.writing import written
+
+# Chance must not decide which arm saw more: all have the steps and rows of `wheels`.
+BASELINES: dict[str, dict[str, Any]] = {
+    "word-level distillation": {},
+    "on-policy distillation": {"loss": {"on_policy": 0.5, "max_new_tokens": 40}},
+}
+WHEELS: dict[str, dict[str, Any]] = {
+    "wheels": {},
+    "path consistency without help": {"help": False, "decoding": "sampling", "distillation": 0.0, "consistency": 1.0},
+}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no value function": {"value": False},
+    "off-policy only": {"off_policy": 1.0},
+    "on-policy only": {"off_policy": 0.0},
+    "one multiplier": {"multipliers": "one"},
+    "no consistency": {"consistency": 0.0},
+}
+
+
+def slug(arm: str) -> str:
+    return arm.replace(" ", "-")
+
+
+def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, seed: int) -> DistillConfig:
+    context = size.pair.context + room_for((*TRAINED, *HELD_OUT), pair["tokenizer"])
+    raw: dict[str, Any] = {
+        "out": str(out), "seed": seed,
+        "student": {"path": str(pair["student"])}, "teacher": {"path": str(pair["teacher"])},
+        "data": {
+            "train": [str(pair["files"]["train"])], "validation": [str(pair["files"]["val"])],
+            "context": size.pair.context, "validation_rows": size.pair.validation_rows,
+        },
+        "training": {
+            "steps": size.steps, "rows": size.pair.rows, "learning_rate": size.pair.student_rate / 2, "warmup": 0.05,
+            "bf16": bf16(), "tokens_at_once": 4096, "evaluate_every": 500, "checkpoint_every": 250,
+        },
+        **BASELINES.get(arm, {}),
+    }  # fmt: skip
+    if arm in WHEELS or arm in ABLATIONS:
+        raw["data"]["context"] = context
+        raw["wheels"] = {
+            "rounds": size.rounds, "trajectories": size.trajectories, "max_new_tokens": 48, "critic": 0.1,
+            **WHEELS.get(arm, {}), **ABLATIONS.get(arm, {}),
+        }  # fmt: skip
+    return DistillConfig.model_validate(raw)
+
+
+def made(arm: str, pair: dict[str, Any], work: Path, size: WheelsSizes, seed: int) -> tuple[Path, dict[str, Any]]:
+    """Directory of the finished student and what its training reported."""
+    out = work / slug(arm) / f"seed-{seed}"
+    if arm in ("cross-entropy", "sequence-level distillation"):
+        files = pair["files"]
+        if arm == "sequence-level distillation":
+            files = {**files, "train": teachers_text(pair, work, size)}
+        return trained(
+            slug(arm), size.pair.student, files, pair["tokenizer"], out, steps=size.steps, rows=size.pair.rows,
+            rate=size.pair.student_rate / 2, seed=seed, start=pair["student"],
+            validation_rows=size.pair.validation_rows, context=size.pair.context,
+        )  # fmt: skip
+    report = out / "report.json"
+    if not report.exists():
+        config = configuration(arm, pair, out, size, seed)
+        around = surroundings(f"{arm} {seed}")
+        if config.wheels is not None:
+            distil_wheels(config, around, lambda _name: None)
+        else:
+            distil(config, "kd", around, lambda _name: None)
+    return out / "student", json.loads(report.read_text())
+
+
+def teachers_text(pair: dict[str, Any], work: Path, size: WheelsSizes) -> Path:
+    """The training prompts with the teacher's greedy answers (sequence-level distillation, Kim and Rush 2016)."""
+    file = work / "teachers-text.jsonl"
+    if file.exists():
+        return file
+    tokenizer, teacher = pair["tokenizer"], load_model(str(pair["teacher"]), "float32", "teacher").eval()
+    config = configuration("word-level distillation", pair, work, size, 0)
+    rows, _ = read_rows([pair["files"]["train"]], config.data, tokenizer)
+    rows = rows[: size.steps * size.pair.rows]
+    rows = sorted(rows, key=lambda row: len(row.prompt))
+    lines = []
+    for start in range(0, len(rows), 128):
+        some = rows[start : start + 128]
+        answers = written(
+            teacher, [row.prompt for row in some], limits=[48] * len(some), eos=1, pad_id=0,
+            vocabulary=len(tokenizer), temperature=0.0, generator=torch.Generator(),
+        )  # fmt: skip
+        for row, answer in zip(some, answers, strict=True):
+            told = {
+                "prompt": tokenizer.decode(row.prompt),
+                "answer": tokenizer.decode(answer, skip_special_tokens=True),
+            }
+            lines.append(json.dumps(told, ensure_ascii=False))
+    beside = file.with_suffix(".part")
+    beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    beside.replace(file)
+    return file
+
+
+def pair_of(data: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
+    """The pair of benchmarks/distill, or one on made-up text where `data` has no Multi30k."""
+    if (data / "text" / "multi30k.train.de.gz").exists():
+        return translation_pair(data, work, size.pair, seed)
+    from benchmarks.wheels.made_up import made_up
+
+    return translation_pair(made_up(work / "made-up"), work / "made-up", replace(size.pair), seed)

@@ -1,0 +1,145 @@
+"""Points of every way to ask, and what they say about the gap."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from benchmarks.distill.tables import cell
+from benchmarks.wheels.measuring import Bench, at_share, measured, quantiles, texts_of
+from training.distill.report import write_json
+from training.distill.wheels.mixing import (
+    always,
+    at_random,
+    by_disagreement,
+    by_entropy,
+    by_help,
+    by_largest_probability,
+    never,
+)
+from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction
+
+MARGINS = (0.0, 0.5, 1.0, 2.0, 3.0)
+RIVALS = ("largest probability", "entropy", "random", "disagreement")
+
+
+def curves(
+    bench: Bench,
+    offsets: Mapping[str, float],
+    shares: Sequence[float],
+    folder: Path,
+    only: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """`student`: help banned; `teacher`; `curves`: arm -> points (share, bleu, chrf). Points are kept in `folder`."""
+
+    def point(name: str, **asking: Any) -> dict[str, Any]:
+        file = folder / f"{name.replace(' ', '-')}.json"
+        if file.exists():
+            kept: dict[str, Any] = json.loads(file.read_text())
+            return kept
+        found = measured(bench, texts_of(bench, bench.test, **asking))
+        write_json(file, found)
+        return found
+
+    student, teacher = point("student", ask=never), point("teacher", ask=always)
+    arms: dict[str, list[dict[str, Any]]] = {}
+    wanted = ("wheels", *RIVALS) if only is None else tuple(only)
+    # A little denser than asked for, so that lines between points are short.
+    dense = sorted({*shares, 0.15, 0.4})
+    for signal, asker, sign in (
+        ("largest probability", by_largest_probability, -1.0),
+        ("entropy", by_entropy, 1.0),
+    ):
+        if signal in wanted:
+            at = quantiles(bench, dense, signal)
+            arms[signal] = [point(f"{signal} {s:g}", ask=asker(sign * t)) for s, t in zip(dense, at, strict=True)]
+    if "random" in wanted:
+        arms["random"] = [point(f"random {s:g}", ask=at_random(s, torch.Generator().manual_seed(0))) for s in shares]
+    if "disagreement" in wanted:
+        arms["disagreement"] = [point(f"disagreement {m:g}", ask=by_disagreement(m)) for m in MARGINS]
+    if "wheels" in wanted:
+        # In words alone, and with the offset that pacing starts from.
+        arms["wheels"] = [point(f"wheels {s:g}", ask=by_help(), restriction=Restriction(s, TRAINED[0])) for s in dense]
+        arms["wheels, paced"] = [
+            point(f"wheels paced {s:g}", ask=by_help(offsets[f"{s:g}"]), restriction=Restriction(s, TRAINED[0]))
+            for s in dense
+            if f"{s:g}" in offsets
+        ]
+    for points in arms.values():
+        points.append(student)
+        points.append(teacher)
+    return {
+        "student": _short(student),
+        "teacher": _short(teacher),
+        "curves": {n: [_short(p) for p in ps] for n, ps in arms.items()},
+    }
+
+
+def _short(point: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in point.items() if name != "said"}
+
+
+def asked(bench: Bench, told: Mapping[str, Any], shares: Sequence[float], count: int) -> list[dict[str, Any]]:
+    """Requested and realised share for every phrasing, by words alone and with the level's offset."""
+    rows = []
+    for phrasing in (*TRAINED, *HELD_OUT):
+        for share in shares:
+            restriction = Restriction(share, phrasing)
+            row: dict[str, Any] = {"requested": share, "phrasing": phrasing, "held_out": phrasing in HELD_OUT}
+            offset = told["offsets"].get(f"{share:g}", 0.0)
+            for name, moved in (("realised", 0.0), ("paced", offset)):
+                texts = texts_of(bench, bench.test[:count], by_help(moved), restriction=restriction)
+                row[name] = sum(t.teacher_tokens for t in texts) / sum(len(t.tokens) for t in texts)
+            rows.append(row)
+    return rows
+
+
+def closed(seed: Mapping[str, Any], arm: str, share: float, key: str = "chrf") -> float | None:
+    """Part of the gap between student and teacher that is closed at `share`."""
+    value = at_share(seed["curves"][arm], share, key)
+    gap = seed["teacher"][key] - seed["student"][key]
+    return None if value is None or gap == 0 else (value - seed["student"][key]) / gap
+
+
+def summary(
+    seeds: Sequence[Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]], shares: Sequence[float]
+) -> str:
+    """Tables in Markdown."""
+    head = " | ".join(f"{share:.0%}" for share in shares)
+    lines = [f"| chrF gap closed at | {head} |", "|---|" + "---|" * len(shares)]
+    for arm in ("wheels", "wheels, paced", *RIVALS):
+        cells = []
+        for share in shares:
+            parts = [closed(seed, arm, share) for seed in seeds]
+            cells.append(cell([None if part is None else 100 * part for part in parts], 0))
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    lines += ["", "| | BLEU | chrF |", "|---|---|---|"]
+    for name in ("student", "teacher"):
+        lines.append(
+            f"| {name} | {cell([s[name]['bleu'] for s in seeds], 2)} | {cell([s[name]['chrf'] for s in seeds], 2)} |"
+        )
+    for arm, found in others.items():
+        lines.append(f"| {arm} (no help) | {found['student']['bleu']:.2f} | {found['student']['chrf']:.2f} |")
+    ablated = {arm: found for arm, found in others.items() if "wheels" in found["curves"]}
+    if ablated:
+        lines += ["", f"| left out: chrF at | {head} | share error, points |", "|---|" + "---|" * (len(shares) + 1)]
+        for arm, found in {"nothing": seeds[0], **ablated}.items():
+            values = [at_share(found["curves"]["wheels"], share, "chrf") for share in shares]
+            error = 100 * fmean(abs(row["realised"] - row["requested"]) for row in found["asked"])
+            cells = ["-" if value is None else f"{value:.2f}" for value in values]
+            lines.append(f"| {arm} | {' | '.join(cells)} | {error:.1f} |")
+    lines += ["", "| share: mean error, points | words alone | with the level's offset |", "|---|---|---|"]
+    for held in (False, True):
+        rows = [row for seed in seeds for row in seed["asked"] if row["held_out"] == held]
+        errors = [100 * fmean(abs(row[name] - row["requested"]) for row in rows) for name in ("realised", "paced")]
+        lines.append(f"| {'held-out' if held else 'trained'} phrasings | {errors[0]:.1f} | {errors[1]:.1f} |")
+    lines += ["", "| way | CPU ms per token | teacher passes per token |", "|---|---|---|"]
+    for row in seeds[0]["clock"]:
+        lines.append(f"| {row['way']} | {row['cpu_ms_per_token']:.2f} | {row['passes']:.2f} |")
+    lines += ["", "| drafted | acceptance | teacher passes per token |", "|---|---|---|"]
+    for row in seeds[0]["speculative"]:
+        lines.append(f"| {row['drafted']} | {row['acceptance']:.2f} | {row['passes']:.2f} |")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""Quality against the share of teacher tokens; requested against realised share."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+COLOURS = {
+    "wheels": "C3", "largest probability": "C0", "entropy": "C2", "random": "C7", "disagreement": "0.3",
+}  # fmt: skip
+
+
+def quality_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    for axes, key in zip(figure.subplots(1, 2), ("chrf", "bleu"), strict=True):
+        for index, seed in enumerate(seeds):
+            for arm, points in seed["curves"].items():
+                ordered = sorted(points, key=lambda point: point["share"])
+                axes.plot(
+                    [100 * point["share"] for point in ordered], [point[key] for point in ordered],
+                    marker="o", markersize=3, linewidth=1, color=COLOURS.get(arm, "C5"),
+                    linestyle=":" if arm == "disagreement" else "-", label=arm if index == 0 else None,
+                )  # fmt: skip
+            axes.axhline(seed["teacher"][key], color="0.6", linewidth=0.8, linestyle="--")
+        axes.set(xlabel="tokens from the teacher, %", ylabel={"chrf": "chrF", "bleu": "BLEU"}[key], xlim=(-1, 62))
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+
+
+def shares_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 60], [0, 60], color="0.6", linewidth=0.8)
+    for held, marker in ((False, "o"), (True, "x")):
+        rows = [row for seed in seeds for row in seed["asked"] if row["held_out"] == held]
+        axes.plot(
+            [100 * row["requested"] for row in rows], [100 * row["realised"] for row in rows], marker, markersize=4,
+            label="held-out phrasings" if held else "phrasings of training",
+        )  # fmt: skip
+    axes.set(xlabel="asked for, % of the tokens", ylabel="realised, %")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

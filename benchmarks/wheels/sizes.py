@@ -1,0 +1,28 @@
+"""How large the experiment is: the pair's sizes are those of benchmarks/distill, the rest is here."""
+
+from dataclasses import dataclass
+
+from benchmarks.distill.sizes import FULL, QUICK, SMALL, Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class WheelsSizes:
+    """`steps` of every arm after the pair's student; `rounds` of `trajectories` texts; `tested` sentences for quality,
+    `asked` for shares, `timed` for the clock, `calibrated` validation sentences for thresholds."""
+
+    name: str
+    pair: Sizes
+    steps: int
+    rounds: int
+    trajectories: int
+    tested: int
+    asked: int
+    timed: int
+    calibrated: int
+
+
+SIZES = {
+    "full": WheelsSizes("full", FULL, 2_700, 30, 2_048, 1_000, 500, 100, 300),
+    "small": WheelsSizes("small", SMALL, 1_500, 30, 640, 300, 100, 30, 150),
+    "quick": WheelsSizes("quick", QUICK, 30, 3, 48, 20, 12, 4, 12),
+}
