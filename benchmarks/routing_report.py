@@ -187,7 +187,7 @@ def _figure(count: int) -> tuple[Any, Any]:
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=75, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -198,9 +198,9 @@ def plots(found: Mapping[str, Any]) -> dict[str, bytes]:
         figure, axes = _figure(len(found["quality"]))
         for axis, (cell, result) in zip(axes, found["quality"].items(), strict=False):
             axis.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="random")
-            for name in ("oracle", "gbdt", "ridge", "cascade"):
+            for name, color in (("oracle", "C0"), ("gbdt", "C1"), ("ridge", "C2"), ("cascade", "C4")):
                 if name in result["rivals"]:
-                    axis.plot(SHARES, result["rivals"][name]["curve"], linewidth=1, label=name)
+                    axis.plot(SHARES, result["rivals"][name]["curve"], color=color, linewidth=1, label=name)
             axis.plot(SHARES, _averages(result["seeds"], "curve"), color="C3", linewidth=2, label="training wheels")
             axis.set_title(cell, fontsize=8)
             axis.set_xlabel("share of teacher calls")
@@ -215,9 +215,10 @@ def plots(found: Mapping[str, Any]) -> dict[str, bytes]:
         ]
         figure, axes = _figure(len(panels))
         for axis, (cell, cost, results) in zip(axes, panels, strict=False):
-            for kind in ("route", "defer", "both"):
+            for kind, color in (("route", "C0"), ("defer", "C1"), ("both", "C3")):
                 curve = [mean(values) for values in zip(*(r["curves"][kind] for r in results), strict=True)]
-                axis.plot(results[0]["cost"], curve, linewidth=2 if kind == "both" else 1, label=kind)
+                width = 2 if kind == "both" else 1
+                axis.plot(results[0]["cost"], curve, color=color, linewidth=width, label=kind)
             axis.set_title(f"{cell}, a draft costs {cost}", fontsize=8)
             axis.set_xlabel("total cost in teacher calls")
             axis.set_ylabel("gap recovered")
