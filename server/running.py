@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from rich.console import Console
@@ -51,6 +52,7 @@ def run(settings: Settings, *, dry_run: bool = False) -> None:
         settings = settings.model_copy(update={"port": listening.getsockname()[1]})
         _prepare(console, settings, parsed)
         with _engines(console, settings) as attached:
+            _check_help(console, attached)
             _serve(console, attached, listening)
 
 
@@ -130,11 +132,20 @@ def _prepare_policy(console: Console, settings: Settings) -> None:
             role: [upstream.model]
             for role, upstream in (("student", settings.student), ("teacher", settings.teacher))
             if upstream is not None and upstream.model is not None
-        }
+        },
+        _teachers_named(settings),
     )
     started.write(settings.state_dir, managed=started)
     for warning in started.warnings(store.manifest(serving.version)):
         console.print(f"Warning:  {warning}", markup=False)
+
+
+def _teachers_named(settings: Settings) -> dict[str, list[str]]:
+    """Several teachers as far as the settings name them; one whose server is yet to be asked has no names."""
+    if len(settings.teachers) < 2:
+        return {}
+    names = {each.label: [*filter(None, (each.name, each.model))] for each in settings.teachers}
+    return {label: [label, *found] if found else [] for label, found in names.items()}
 
 
 async def _prepare_budget(settings: Settings, parsed: Parsed) -> None:
@@ -153,11 +164,11 @@ async def _prepare_budget(settings: Settings, parsed: Parsed) -> None:
 @contextlib.contextmanager
 def _engines(console: Console, settings: Settings) -> Iterator[Settings]:
     """Starts the models that are to be started, side by side; gives settings in which both are URLs."""
-    engines: dict[str, ManagedEngine] = {}
-    for role in ("student", "teacher"):
-        upstream: Upstream | None = getattr(settings, role)
-        if upstream is not None and upstream.model is not None:
-            engines[role] = ManagedEngine(_spec(role, upstream, settings.state_dir))
+    engines = {
+        role: ManagedEngine(_spec(role, upstream, settings.state_dir))
+        for role, upstream in _roles(settings).items()
+        if upstream.model is not None
+    }
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         for engine in engines.values():
@@ -165,13 +176,12 @@ def _engines(console: Console, settings: Settings) -> Iterator[Settings]:
         for role, engine in engines.items():
             with console.status(f"Starting the {role} ({engine.spec.kind}: {engine.spec.model}) …"):
                 engine.wait_ready(_ENGINE_READY_S)
-        updates = {}
+        attached = dict(_roles(settings))
         for role, engine in engines.items():
-            upstream = getattr(settings, role)
-            updates[role] = upstream.model_copy(
+            attached[role] = attached[role].model_copy(
                 update={"model": None, "url": engine.url, "name": role, "usage_in_every_chunk": True}
             )
-        yield settings.model_copy(update=updates)
+        yield settings.model_copy(update=_as_settings(attached))
     except EngineFailed as error:
         raise StartError(str(error)) from None
     except KeyboardInterrupt:
@@ -180,6 +190,35 @@ def _engines(console: Console, settings: Settings) -> Iterator[Settings]:
         for engine in engines.values():
             engine.stop()
         signal.signal(signal.SIGTERM, before)
+
+
+def _check_help(console: Console, settings: Settings) -> None:
+    if settings.help.by == "off":
+        return
+    from server.help import start
+
+    try:
+        traits = asyncio.run(start.check(settings))
+    except start.CannotHelp as error:
+        raise StartError(str(error), 2) from None
+    console.print(f"Help:     {start.words(traits, settings)}", markup=False)
+
+
+def _roles(settings: Settings) -> dict[str, Upstream]:
+    """The models by what their engines and logs are called: student, teacher; of several teacher-1, teacher-2, …"""
+    roles = {"student": settings.student}
+    if settings.teachers:
+        return roles | {f"teacher-{place}": each for place, each in enumerate(settings.teachers, start=1)}
+    return roles | ({} if settings.teacher is None else {"teacher": settings.teacher})
+
+
+def _as_settings(attached: dict[str, Upstream]) -> dict[str, Any]:
+    """The other way round: settings by name."""
+    several = tuple(each for role, each in attached.items() if role.startswith("teacher-"))
+    if not several:
+        return dict(attached)
+    first = Upstream(**several[0].model_dump(exclude={"label"}))
+    return {"student": attached["student"], "teachers": several, "teacher": first}
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -157,7 +157,7 @@ async def test_helps_end_with_the_answers_share_of_them() -> None:
 async def test_the_token_it_asks_with_is_shown_nowhere() -> None:
     for endpoint in ("chat", "completions"):
         fields: dict[str, Any] = {"logprobs": True, "top_logprobs": 2} if endpoint == "chat" else {"logprobs": 2}
-        request = asked(endpoint, **fields)  # type: ignore[arg-type]
+        request = asked(endpoint, **fields)
         student, teacher = Model("student", TEXT, asks_at={4, 10}), Model("teacher", TEXT)
         answer = mixed(request, student, teacher, tokens=3)
         text, outs = await run(answer)
