@@ -24,6 +24,7 @@ class Reason(StrEnum):
     RULE_TEACHER = "rule_teacher"
     BUDGET_EXHAUSTED = "budget_exhausted"  # the teacher was wanted and no limit had room
     TEACHER_FAILED = "teacher_failed"  # the teacher was asked and failed; the student answered
+    OTHER_TEACHER = "other_teacher"  # the teacher chosen failed or cost too much; another one answered
     STUDENT_FAILED = "student_failed"  # the student failed; the teacher answered, inside the budget
     LEDGER_UNAVAILABLE = "ledger_unavailable"  # the ledger did not answer in time; the student answered
     POLICY_FAILED = "policy_failed"  # the policy raised, was late or returned no number; a safe policy decided
@@ -45,6 +46,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.RULE_TEACHER: "A rule of the budget sends such requests to the teacher, and the budget had room.",
     Reason.BUDGET_EXHAUSTED: "The teacher was wanted, but a limit of the budget had no room left.",
     Reason.TEACHER_FAILED: "The teacher was asked and failed, so the student answered.",
+    Reason.OTHER_TEACHER: "The teacher chosen failed or was too dear, so another one answered inside the budget.",
     Reason.STUDENT_FAILED: "The student failed, so the teacher answered inside the budget.",
     Reason.LEDGER_UNAVAILABLE: "The ledger did not answer in time, so the student answered.",
     Reason.POLICY_FAILED: "The policy failed, so the safe policy decided.",

@@ -46,6 +46,8 @@ class Routed:
 @dataclass(frozen=True, slots=True)
 class Admitted:
     granted: bool
+    nobody: bool = False
+    """The ledger was not asked, because no teacher can be relied on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,9 @@ class Judged:
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The model in charge has begun to answer (its first byte is there, and good)."""
+
+    reason: Reason | None = None
+    """Where another teacher answers than the one that was chosen; None: the reason stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,8 @@ def advance(session: Session, event: Event) -> tuple[Session, Command]:
             assert phase is Phase.BEGIN
             return _routed(session, event)
         case Admitted():
+            if event.nobody:
+                return _stay(session, Reason.TEACHER_FAILED)
             return _admitted(session, event)
         case LedgerDown():
             return _stay(session, Reason.LEDGER_UNAVAILABLE)
@@ -174,7 +181,7 @@ def advance(session: Session, event: Event) -> tuple[Session, Command]:
         case Answered():
             assert phase in (Phase.STUDENT, Phase.TEACHER)
             role: Role = "teacher" if phase is Phase.TEACHER else "student"
-            return _to(session, Phase.DONE), Deliver(role)
+            return _to(session, Phase.DONE, reason=event.reason), Deliver(role)
         case Failed():
             return _failed(session, event)
         case _:

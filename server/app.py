@@ -35,6 +35,8 @@ from server.scoring.process import ProcessScorer
 from server.scoring.scorer import InlineScorer, Scorer
 from server.served_models import ServedModels
 from server.settings import Settings
+from server.settings import Upstream as UpstreamSettings
+from server.teachers import Teacher, Teachers
 from server.telemetry import Metrics
 from server.upstream import Upstream
 
@@ -108,13 +110,15 @@ async def open_gateway(
     # Kept-alive connections are dropped before servers usually do, so that no request is sent into a closing one.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3.0)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http:
+        teachers = _teachers(settings, http, metrics)
         gateway = Gateway(
             settings=settings,
             ledger=ledger,
             keys=Keys(settings.state_dir / "keys.json", open_on_loopback=settings.loopback),
             log=log,
-            student=_upstream("student", settings, http),
-            teacher=None if settings.teacher is None else _upstream("teacher", settings, http),
+            student=_upstream("student", settings.student, settings, http),
+            teacher=teachers.all[0].upstream if len(teachers) else None,
+            teachers=teachers,
             decider=decider,
             metrics=metrics,
             budget=running,
@@ -128,7 +132,7 @@ async def open_gateway(
             watch.seen()
         gateway.managed = ServedModels.read(settings.state_dir, managed=True)
         if settings.help.by != "off":
-            gateway.help = HelpWorker(settings.help)
+            gateway.help = HelpWorker(settings.help, gateway.promise)
         await _look_at_upstreams(gateway)
         _say_warnings(gateway)
         keeping = [asyncio.create_task(_keep_fresh(gateway, watch)), asyncio.create_task(_keep_counting(gateway))]
@@ -170,9 +174,20 @@ def _starting(settings: Settings, store: PolicyStore) -> Start:
     return start
 
 
-def _upstream(role: str, settings: Settings, http: aiohttp.ClientSession) -> Upstream:
-    spec = settings.student if role == "student" else settings.teacher
-    assert spec is not None
+def _teachers(settings: Settings, http: aiohttp.ClientSession, metrics: Metrics) -> Teachers:
+    if len(settings.teachers) > 1:
+        several = [
+            Teacher(spec.label, _upstream(f"teacher {spec.label}", spec, settings, http)) for spec in settings.teachers
+        ]
+        metrics.with_teachers([each.label for each in several])
+        return Teachers(several, tell=lambda each: metrics.teacher_aside(each.label, aside=each.breaker.aside))
+    if settings.teacher is None:
+        return Teachers(())
+    label = settings.teachers[0].label if settings.teachers else "teacher"
+    return Teachers([Teacher(label, _upstream("teacher", settings.teacher, settings, http))])
+
+
+def _upstream(role: str, spec: UpstreamSettings, settings: Settings, http: aiohttp.ClientSession) -> Upstream:
     assert spec.url is not None, "tw serve turns models into URLs before it starts workers"
     return Upstream(role, spec, spec.url, http, settings.timeouts)
 
@@ -207,7 +222,9 @@ async def _look_at_upstreams(gateway: Gateway) -> None:
     """Learns who can be reached and under which names."""
     names: dict[str, Role] = {}
     known: dict[str, tuple[str, ...]] = {}
-    roles: tuple[Role, ...] = ("student",) if gateway.teacher is None else ("student", "teacher")
+    roles: tuple[Role, ...] = ("student", "teacher")
+    if gateway.teacher is None or gateway.several_teachers:
+        roles = ("student",)
     for role in roles:
         upstream = gateway.upstream(role)
         try:
@@ -222,15 +239,41 @@ async def _look_at_upstreams(gateway: Gateway) -> None:
         for name in served:
             names.setdefault(name, role)
         known[role] = gateway.managed.names[role] or tuple(filter(None, (upstream.name, *served)))
+    if gateway.several_teachers:
+        await _look_at_teachers(gateway)
+        known["teacher"] = gateway.teachers.all[0].names
+    elif len(gateway.teachers):
+        only = gateway.teachers.all[0]
+        if only.served != known.get("teacher", only.served):
+            only.served = known["teacher"]
+            gateway.teachers.forget_names()
     if names:
         gateway.upstream_names = names
     if gateway.help is not None and gateway.teacher is not None:
         await gateway.help.learn_traits(gateway.student, gateway.teacher)
-    found = ServedModels({**gateway.served.names, **known})
-    if found.names != gateway.served.names:
+    labels = {each.label: each.names for each in gateway.teachers.all} if gateway.several_teachers else {}
+    found = ServedModels({**gateway.served.names, **known}, labels)
+    if (found.names, found.teachers) != (gateway.served.names, gateway.served.teachers):
         gateway.served = found
         with contextlib.suppress(OSError):  # only `tw policy promote` would miss it
             found.write(gateway.settings.state_dir, managed=gateway.managed)
+
+
+async def _look_at_teachers(gateway: Gateway) -> None:
+    """The same of every one of several teachers; any that can be reached will do."""
+    for each in gateway.teachers.all:
+        try:
+            served = tuple(await each.upstream.models())
+        except UpstreamFault as fault:
+            each.reachable = fault.status == 502
+            continue
+        each.reachable = True
+        if each.upstream.settings.name is None and served and each.upstream.name not in served:
+            each.upstream.name = served[0]
+        if each.served != served:
+            each.served = served
+            gateway.teachers.forget_names()
+    gateway.reachable["teacher"] = any(each.reachable for each in gateway.teachers.all)
 
 
 def _shape_errors(app: FastAPI) -> None:

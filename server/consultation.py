@@ -13,8 +13,10 @@ from policies.observation import Observation
 from policies.policy import Scores
 from policies.samples import SampleWish
 from router.breaker import succeeded
-from router.pacing import Aim, decide, step, worth
+from router.choosing import Choice, Offer, choose, remember
+from router.pacing import Aim, Pacer, decide, step, worth
 from router.record import DecisionRecord, Reason, ShadowRecord, StepRecord
+from router.teacher_records import TeacherRecord, TeachersStepRecord
 from server.in_service import InService, Role
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Verdict:
     calls_teacher: bool
     reason: Reason
     record: StepRecord
+    teachers: tuple[str, ...] = ()
+    """Where the policy chose among several: the labels of whom to ask, and of whom in its place. Else empty."""
 
 
 class NotANumber(ValueError):
@@ -42,7 +46,18 @@ class NotANumber(ValueError):
 class Consultation:
     """Made by `Decider.begin`; `finish` it or `release` it in the end."""
 
-    __slots__ = ("_decider", "_held", "_probing", "_scored", "_shadow", "decided_by", "failed", "policy", "role")
+    __slots__ = (
+        "_chosen",
+        "_decider",
+        "_held",
+        "_probing",
+        "_scored",
+        "_shadow",
+        "decided_by",
+        "failed",
+        "policy",
+        "role",
+    )
 
     def __init__(self, decider: "Decider", policy: InService, role: Role, probing: InService | None = None) -> None:
         self._decider = decider
@@ -51,6 +66,8 @@ class Consultation:
         self._shadow = None if decider.shadow is None else Shadowing(decider, decider.shadow)
         self._scored: list[tuple[float, float | None]] = []
         """With what the call was expected to cost, where the budget weighs calls."""
+        self._chosen: list[Choice] = []
+        """Of a policy that chooses among teachers, in place of `_scored`."""
         self._held = True
         policy.held += 1
         self.policy = self.decided_by = policy
@@ -87,6 +104,8 @@ class Consultation:
             else:
                 if policy.breaker.outcomes:
                     policy.breaker = succeeded(policy.breaker)
+                if scores.teachers:
+                    return self._choose(observation.step, scores, aimed)
                 return self._paced(observation.step, score, scores.details, aimed)
         return self._fall_back(observation, aimed)
 
@@ -115,6 +134,20 @@ class Consultation:
             ),
         )
 
+    def _choose(self, asked_at: Step, scores: Scores, aimed: Aim) -> Verdict:
+        """Among several teachers, as far as they can be asked now."""
+        decider = self._decider
+        found = choose_among(decider, scores, self.decided_by.pacer, aimed, explore=decider.explore)
+        if found is None:
+            kept = StepRecord(asked_at, ACTIONS[asked_at][0], None, 0.0, 1.0, None, scores.details)
+            return Verdict(False, Reason.TEACHER_FAILED, kept)
+        choice, labels = found
+        self._chosen.append(choice)
+        reason = Reason.EXPLORED if choice.explored else _REASONS[asked_at, choice.name is not None]
+        names = () if choice.name is None else (choice.name, *choice.then)
+        record = teachers_step(asked_at, scores, choice)
+        return Verdict(choice.name is not None, reason, record, tuple(labels[name] for name in names))
+
     # When the policy fails
 
     def _fall_back(self, observation: Observation, aimed: Aim) -> Verdict:
@@ -123,6 +156,7 @@ class Consultation:
             self.failed = self.policy.version
             self.decided_by, self.role = self._decider.fallback, "fallback"
             self._scored.clear()
+            self._chosen.clear()
             if self.policy.breaker.aside and self._probing is None:
                 self._decider.probe(self.policy, observation)
         safe = self._decider.safe_policy
@@ -147,6 +181,9 @@ class Consultation:
             by = self.decided_by
             score, weight = max(self._scored, key=_score)
             by.pacer = step(by.pacer, score, aimed, teacher=record.teacher_calls > 0, weight=weight)
+        elif self._chosen:
+            by, choice = self.decided_by, max(self._chosen, key=lambda each: each.score)
+            by.pacer = remember(by.pacer, choice.seen, teacher=record.teacher_calls > 0)
         self._decider.metrics.decided(record)
         self.release()
 
@@ -159,13 +196,16 @@ class Consultation:
 class Shadowing:
     """What a second policy would have decided about one request. Nothing here is waited for by an answer."""
 
-    __slots__ = ("_aimed", "_asked", "_decider", "_error", "_id", "_scored", "_steps", "_would_call", "policy")
+    __slots__ = (
+        "_aimed", "_asked", "_chosen", "_decider", "_error", "_id", "_scored", "_steps", "_would_call", "policy",
+    )  # fmt: skip
 
     def __init__(self, decider: "Decider", policy: InService) -> None:
         self._decider = decider
         self.policy = policy
         self._steps: list[StepRecord] = []
         self._scored: list[tuple[float, float | None]] = []
+        self._chosen: list[Choice] = []
         self._asked = 0
         """Answers under way."""
         self._would_call = False
@@ -197,15 +237,10 @@ class Shadowing:
             self._error = f"{type(error).__name__}: {error}"[:200]
         else:
             policy.breaker = succeeded(policy.breaker)
-            score, weight = _weighed(score, scores.details, aimed)
-            self._scored.append((score, weight))
-            choice = decide(score, policy.pacer, aimed, draw=decider.draw(), explore=0.0, weight=weight)
-            stay, call = ACTIONS[asked_at]
-            action = call if choice.teacher else stay
-            self._would_call = self._would_call or choice.teacher
-            self._steps.append(
-                StepRecord(asked_at, action, score, choice.shift, choice.propensity, None, scores.details)
-            )
+            if scores.teachers:
+                self._choose(asked_at, scores, aimed)
+            else:
+                self._decide(asked_at, score, scores.details, aimed)
         finally:
             policy.release()
             self._asked -= 1
@@ -213,6 +248,26 @@ class Shadowing:
             found = self._finished()
             if found is not None and decider.late_shadow is not None:
                 decider.late_shadow(self._id, found)
+
+    def _decide(self, asked_at: Step, score: float, details: dict[str, float], aimed: Aim) -> None:
+        score, weight = _weighed(score, details, aimed)
+        self._scored.append((score, weight))
+        choice = decide(score, self.policy.pacer, aimed, draw=self._decider.draw(), explore=0.0, weight=weight)
+        stay, call = ACTIONS[asked_at]
+        self._would_call = self._would_call or choice.teacher
+        self._steps.append(
+            StepRecord(
+                asked_at, call if choice.teacher else stay, score, choice.shift, choice.propensity, None, details
+            )
+        )
+
+    def _choose(self, asked_at: Step, scores: Scores, aimed: Aim) -> None:
+        found = choose_among(self._decider, scores, self.policy.pacer, aimed, explore=0.0)
+        if found is not None:
+            choice, _ = found
+            self._chosen.append(choice)
+            self._would_call = self._would_call or choice.name is not None
+            self._steps.append(teachers_step(asked_at, scores, choice))
 
     def record(self, decision_id: str) -> ShadowRecord | None:
         if self._asked:
@@ -229,10 +284,39 @@ class Shadowing:
         if self._would_call and self._steps[0].action == ACTIONS[Step.ROUTE][1]:
             del self._steps[1:]
         if self._steps and self._aimed is not None:
-            score, weight = max(self._scored, key=_score)
-            policy.pacer = step(policy.pacer, score, self._aimed, teacher=self._would_call, weight=weight)
+            if self._scored:
+                score, weight = max(self._scored, key=_score)
+                policy.pacer = step(policy.pacer, score, self._aimed, teacher=self._would_call, weight=weight)
+            else:
+                choice = max(self._chosen, key=lambda each: each.score)
+                policy.pacer = remember(policy.pacer, choice.seen, teacher=self._would_call)
             self._decider.metrics.shadowed(policy.version, self._steps[-1], calls_teacher=self._would_call)
         return ShadowRecord(policy.name, policy.version, tuple(self._steps), self._error)
+
+
+def choose_among(
+    decider: "Decider", scores: Scores, pacer: Pacer, aimed: Aim, *, explore: float
+) -> tuple[Choice, dict[str, str]] | None:
+    """Whom of the teachers that a policy knows and that can be asked now, and each one's label here by the policy's
+    name for it. None where none can."""
+    offered = () if decider.teachers is None else decider.teachers.offered(scores.teachers)
+    offers = [Offer(said.name, said.score, said.gain, said.usd) for said, _ in offered]
+    if not offers:
+        return None
+    choice = choose(offers, pacer, aimed, draw=decider.draw(), explore=explore, known=len(scores.teachers))
+    return choice, {said.name: teacher.label for said, teacher in offered}
+
+
+def teachers_step(asked_at: Step, scores: Scores, choice: Choice) -> TeachersStepRecord:
+    stay, call = ACTIONS[asked_at]
+    chances = dict(zip(choice.offered, choice.chances, strict=True))
+    said = {
+        each.name: TeacherRecord(each.score, each.gain, each.usd, chances.get(each.name)) for each in scores.teachers
+    }
+    action = stay if choice.name is None else call
+    return TeachersStepRecord(
+        asked_at, action, choice.score, choice.shift, choice.propensity, None, scores.details, choice.name, said
+    )
 
 
 def _weighed(score: float, details: Mapping[str, float], aimed: Aim) -> tuple[float, float | None]:

@@ -24,6 +24,7 @@ from router.record import DecisionRecord, ShadowRecord
 from server.consultation import Consultation, finite
 from server.in_service import InService
 from server.scoring.scorer import InlineScorer
+from server.teachers import Teachers
 from server.telemetry import Metrics
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ class Decider:
         self.fallback = InService(InlineScorer(SAFE[fallback]))
         self.safe_policy = None if fallback == "student" else SAFE[fallback]
         """None: the student serves, whatever pacing would say."""
+        self.teachers: Teachers | None = None
+        """Whom a policy that knows several can choose among."""
         self.late_shadow: Callable[[str, ShadowRecord], None] | None = None
         """Takes what a shadow says after the record of its decision was written."""
         self._beside: set[asyncio.Task[None]] = set()
@@ -167,7 +170,8 @@ class Decider:
 
     def take_budget(self, budget: Budget) -> None:
         self.explore = self._explore_by_settings if budget.explore is None else budget.explore
-        self._limits = budget.limits
+        # A share of tokens is kept elsewhere (`server.token_promise`), with room asked for there.
+        self._limits = tuple(limit for limit in budget.limits if limit.measure != "token_share")
         self._balances.clear()
         self._open = FREE
         for each in (self.serving, self.canary, self.shadow, self.fallback):

@@ -18,7 +18,8 @@ from router.record import DecisionRecord, Reason, StepRecord
 from router.rules import RequestFacts, match
 from server import sse
 from server.answers import DraftReader, Usage, drop_logprobs, read_usage
-from server.consultation import Consultation
+from server.asking import Asking
+from server.consultation import Consultation, Verdict
 from server.errors import (
     BudgetExhausted,
     ClientGone,
@@ -56,6 +57,7 @@ class Exchange:
         self._steps: list[StepRecord] = []
         self._consulted: Consultation | None = None
         self._reservation = Reservation(gateway, request, about, self._id)
+        self._asking = Asking(gateway, self._reservation) if gateway.several_teachers else None
         self._fault: UpstreamFault | None = None
         self._answers: dict[life.Role, Answer] = {}
         self._streams: dict[life.Role, Streaming] = {}
@@ -93,6 +95,8 @@ class Exchange:
                 self._help.close()
             if self._sampling is not None:
                 self._sampling.cancel()
+            if self._asking is not None:
+                self._asking.close()
             await self._close(status)
             if self._consulted is not None:
                 self._consulted.release()
@@ -120,6 +124,8 @@ class Exchange:
         side = gateway.side_of(request.model)
         if side is not None:
             reason = Reason.FORCED_TEACHER if side == "teacher" else Reason.FORCED_STUDENT
+            if side == "teacher" and self._asking is not None:
+                self._asking.want(gateway.teachers_meant(request.model, None))
             return life.Routed(side, reason, forced=True)
         if gateway.teacher is None:
             return life.Routed("student", Reason.NO_TEACHER)
@@ -137,7 +143,7 @@ class Exchange:
             hold = consulted.reads_drafts and self._help is None
             return life.Routed("student", Reason.POLICY_STUDENT, hold_draft=hold)
         verdict = await consulted.decide(self._before_generation(), self._aim)
-        self._steps.append(verdict.record)
+        self._take(verdict)
         if verdict.calls_teacher:
             return life.Routed("teacher", verdict.reason)
         # A coin has had the last word; otherwise the draft may still change the policy's mind, or the safe policy's.
@@ -180,8 +186,13 @@ class Exchange:
         verdict = await self._consulted.decide(
             Observation(Step.DEFER, self._about.prompt, self._draft, self._aim.state), self._aim
         )
-        self._steps.append(verdict.record)
+        self._take(verdict)
         return life.Judged(verdict.calls_teacher, verdict.reason)
+
+    def _take(self, verdict: Verdict) -> None:
+        self._steps.append(verdict.record)
+        if self._asking is not None and verdict.calls_teacher and self._consulted is not None:
+            self._asking.want_labels(verdict.teachers, self._consulted.decided_by.version)
 
     def _read_draft(self) -> Draft:
         streaming = self._streams.get("student")
@@ -194,8 +205,10 @@ class Exchange:
     async def _admit(self) -> life.Admitted | life.LedgerDown:
         if self._gateway.promise.limits and not self._reserve_tokens(self._gateway.promise):
             return life.Admitted(False)
+        if self._asking is not None and not self._asking.anybody:
+            return life.Admitted(granted=False, nobody=True)
         try:
-            granted = await self._reservation.admit()
+            granted = await (self._reservation if self._asking is None else self._asking).admit()
         except LedgerUnavailable:
             self._help = None
             return life.LedgerDown()
@@ -226,6 +239,9 @@ class Exchange:
         if role == "student" and self._help is not None:
             return await self._call_helped(self._help)
         upstream = self._gateway.upstream(role)
+        if role == "teacher" and self._asking is not None and self._reservation.teacher is not None:
+            upstream = self._reservation.teacher
+            self._asking.call()
         budget_counts_tokens = role == "teacher" and self._gateway.counts_tokens
         body = self._request.passed_on(
             upstream.name,
@@ -249,6 +265,8 @@ class Exchange:
                     self._usage[role] = usage
         except UpstreamFault as fault:
             return await self._failed(role, fault)
+        if role == "teacher" and self._asking is not None:
+            return life.Answered(self._asking.answered())
         return life.Drafted() if hold else life.Answered()
 
     async def _call_helped(self, answer: HelpedAnswer) -> life.Event:
@@ -274,12 +292,12 @@ class Exchange:
         # Nothing can be rescued once a byte is out: so the first events must be good before anything is sent.
         await streaming.hold(self._gateway.settings.held_tokens if hold else 1)
 
-    async def _failed(self, role: life.Role, fault: UpstreamFault) -> life.Failed:
+    async def _failed(self, role: life.Role, fault: UpstreamFault) -> life.Event:
         self._fault = fault
         streaming = self._streams.pop(role, None)
         if streaming is not None:
             streaming.close()
-        self._gateway.metrics.upstream_error(role, fault)
+        self._gateway.metrics.upstream_error(role if self._asking is None else fault.role, fault)
         if role == "teacher":
             self._help = None  # it would only be asked again
         if role == "teacher" and self._reservation.held:
@@ -289,7 +307,14 @@ class Exchange:
                 await self._reservation.release()
             else:
                 await self._reservation.settle(self._billed())
-        return life.Failed(clients_fault=isinstance(fault, UpstreamStatus) and fault.clients_fault)
+        clients_fault = isinstance(fault, UpstreamStatus) and fault.clients_fault
+        if role == "teacher" and self._asking is not None:
+            try:
+                if await self._asking.another(self._usage.pop("teacher", None), clients_fault=clients_fault):
+                    return await self._call("teacher", hold=False)
+            except LedgerUnavailable:
+                return life.Failed(clients_fault=False)
+        return life.Failed(clients_fault=clients_fault)
 
     def _rejection(self, *, exhausted: bool) -> GatewayError:
         if exhausted:
@@ -340,7 +365,9 @@ class Exchange:
         except UpstreamFault as fault:
             # The status is out already: say it in the stream, and do not end it as if it were whole.
             self._fault, self._error = fault, fault.code
-            self._gateway.metrics.upstream_error(role, fault)
+            self._gateway.metrics.upstream_error(role if self._asking is None else fault.role, fault)
+            if role == "teacher" and self._asking is not None:
+                self._asking.broke_off()
             await self._close(200)
             await self._client.send_events([sse.encode(fault.body())])
         await self._client.end_stream()
@@ -428,9 +455,11 @@ class Exchange:
         if self._help is not None and helped is not None:
             student_usage = self._help.student_usage
         teacher_calls, teacher_usd = self._teacher_calls, 0.0
-        if gateway.teacher and teacher_calls:
-            teacher_usd = usd(gateway.teacher, teacher_usage)
+        if self._reservation.teacher and teacher_calls:
+            teacher_usd = usd(self._reservation.teacher, teacher_usage)
         teacher_tokens = teacher_usage.prompt_tokens + teacher_usage.completion_tokens if teacher_calls else 0
+        if self._asking is not None:
+            teacher_usd, teacher_tokens = teacher_usd + self._asking.usd, teacher_tokens + self._asking.tokens
         if helped is not None:
             teacher_calls += helped.teacher_calls
             teacher_usd += helped.teacher_usd
@@ -438,7 +467,7 @@ class Exchange:
         route, reason = self._routed(self._delivered)
         text = gateway.settings.log_text
         refused_by = self._reservation.refused_by
-        return DecisionRecord(
+        record = DecisionRecord(
             id=self._id,
             at=about.at,
             endpoint=self._request.endpoint,
@@ -476,6 +505,9 @@ class Exchange:
             help_off=self._help_off,
             sample_tokens=0 if self._sampling is None else self._sampling.tokens,
         )
+        if self._asking is None:
+            return record
+        return self._asking.record(record, self._usage.get("teacher") if self._teacher_calls else None)
 
     def _text(self, role: life.Role) -> str | None:
         if role == "student" and self._help is not None:

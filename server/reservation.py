@@ -26,6 +26,10 @@ class Reservation:
         self._request = request
         self._about = about
         self.id = id
+        self._first_id = id
+        self._renewals = 0
+        self.teacher = gateway.teacher
+        """Who is to be called, whose prices count; the default one unless another was chosen."""
         self._part = part
         self._counted = part is not None
         self.held = False
@@ -40,7 +44,12 @@ class Reservation:
             self._counted = True
             self._gateway.count(self._about.subject)
 
-    async def admit(self) -> bool:
+    def renew(self) -> None:
+        """For a call after one that was settled or released: of another teacher. It is a call of its own."""
+        self._renewals += 1
+        self.id = f"{self._first_id}.{self._renewals}"
+
+    async def admit(self, *, waits: bool = True) -> bool:
         """Asks for one teacher call, waiting for room where the budget says so. Raises LedgerUnavailable."""
         most = self.most()
         self._gateway.decider.note_wish(
@@ -48,7 +57,8 @@ class Reservation:
         )
         try:
             admission = await self._ask()
-            if not admission.granted and admission.budget.when_exhausted == "queue" and self._part is None:
+            queues = waits and self._part is None and admission.budget.when_exhausted == "queue"
+            if not admission.granted and queues:
                 admission = await self._wait_for_room(admission)
         except LedgerUnavailable:
             self._gateway.metrics.ledger_unavailable.inc()
@@ -88,7 +98,8 @@ class Reservation:
 
     @property
     def _teacher(self) -> Upstream:
-        return self._gateway.upstream("teacher")
+        assert self.teacher is not None
+        return self.teacher
 
     async def _ask(self) -> Admission:
         """Asks once. When the client leaves meanwhile, a reservation that comes through all the same is released."""

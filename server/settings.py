@@ -55,6 +55,22 @@ class Upstream(BaseModel):
         return value.rstrip("/")
 
 
+class Teacher(Upstream):
+    """One of several teachers."""
+
+    label: str = Field("", description="What clients, records and metrics call it; the model's name if empty.")
+
+    @model_validator(mode="after")
+    def _has_a_label(self) -> "Teacher":
+        label = self.label or self.name or (self.model or "").rstrip("/").rsplit("/", 1)[-1]
+        if not label:
+            raise ValueError("give this teacher a label: what clients and records are to call it")
+        if label in ("auto", "student", "teacher") or any(each.isspace() or not each.isprintable() for each in label):
+            raise ValueError(f"{label!r} cannot be a teacher's label: no auto, student or teacher, and no white space")
+        object.__setattr__(self, "label", label)  # frozen; said once, here
+        return self
+
+
 class Timeouts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -120,6 +136,22 @@ def _named(upstream: Any) -> bool:
     return isinstance(upstream, dict) and (upstream.get("url") is not None or upstream.get("model") is not None)
 
 
+def _first_of_several(data: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the first of several teachers as the teacher, whoever looks at one."""
+    several = data["teachers"]
+    if not isinstance(several, list | tuple) or not isinstance(several[0], dict | Teacher):
+        return data  # the field's own check says what is wrong
+    said, given = several[0], data.get("teacher")
+    said = said.model_dump() if isinstance(said, Teacher) else said
+    first = Upstream(**{key: value for key, value in said.items() if key != "label"})
+    # Settings that were read once already hold both.
+    if given is not None and Upstream.model_validate(given) != first:
+        raise ValueError("teacher and teachers: give [teacher] for one, or [[teachers]] for several, not both")
+    if not _named(data.get("student")):
+        raise ValueError("teachers are named but no student; name it, with a model or a url")
+    return {**data, "teacher": first}
+
+
 class Settings(BaseSettings):
     """Everything an operator can set; `docs/operators.md` lists each."""
 
@@ -131,6 +163,9 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default_factory=lambda: user_state_path("training-wheels"))
     student: Upstream = Field(default_factory=lambda: Upstream(model=str(SHIPPED / "student")))
     teacher: Upstream | None = Field(default_factory=lambda: Upstream(model=str(SHIPPED / "teacher")))
+    teachers: tuple[Teacher, ...] = Field(
+        (), description="Several teachers, in place of `teacher`; the first is the one that is meant by `teacher`."
+    )
     budget: str = Field("At most 20% of requests.", description="The budget, in plain words.")
     policy: Path | None = Field(None, description="A policy artifact; the shipped one where absent.")
     # The names of `policies.safe`, which is not imported here because it needs numpy and most commands do not.
@@ -166,6 +201,8 @@ class Settings(BaseSettings):
         """A student of one's own never gets the shipped teacher by default, nor the other way round."""
         if not isinstance(data, dict):
             return data
+        if data.get("teachers"):
+            return _first_of_several(data)
         if _named(data.get("student")) and "teacher" not in data:
             return {**data, "teacher": None}
         if _named(data.get("teacher")) and not _named(data.get("student")):
@@ -186,6 +223,13 @@ class Settings(BaseSettings):
                 continue
             if upstream.model is not None and upstream.url is not None:
                 raise ValueError(f"{role}: give either a model to start or a url to attach to, not both")
+        for place, upstream in enumerate(self.teachers):
+            if (upstream.model is None) == (upstream.url is None):
+                raise ValueError(f"teachers.{place} ({upstream.label}): give either a model to start or a url")
+        labels = [upstream.label for upstream in self.teachers]
+        twice = next((label for label in labels if labels.count(label) > 1 or label in self.aliases), None)
+        if twice is not None:
+            raise ValueError(f"teachers: the label {twice!r} is taken twice, or is an alias; each teacher has its own")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """Prometheus metrics. With several workers they are kept in files that any worker can add up (multiprocess mode)."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -137,6 +137,28 @@ class Metrics:
                 nothing = segment.ended in ("refused", "failed", "empty", "repeated") and not segment.tokens
                 self._help_segments.labels(segment.ended if nothing else "written").inc()
                 self._help_tokens.inc(segment.tokens)
+
+    def with_teachers(self, labels: Sequence[str]) -> None:
+        """Where there are several: the same sums for each, by its label."""
+        label, own = ("teacher",), self._registry
+        self._by_teacher = (
+            Counter("tw_calls_by_teacher", "Calls of each teacher that count.", label, registry=own),
+            Counter("tw_tokens_by_teacher", "Tokens billed by each teacher.", label, registry=own),
+            Counter("tw_usd_by_teacher", "USD billed by each teacher.", label, registry=own),
+        )
+        self._aside = Gauge(
+            "tw_teacher_set_aside", "1 while a teacher that keeps failing is not asked.", label, registry=own,
+            multiprocess_mode="livemax",
+        )  # fmt: skip
+        for each in labels:
+            self.teacher_aside(each, aside=False)
+
+    def teacher_billed(self, label: str, tokens: int, usd: float) -> None:
+        for counter, amount in zip(self._by_teacher, (1, tokens, usd), strict=True):
+            counter.labels(label).inc(amount)
+
+    def teacher_aside(self, label: str, *, aside: bool) -> None:
+        self._aside.labels(label).set(float(aside))
 
     def policy_failed(self, version: str) -> None:
         self._policy_failures.labels(version).inc()

@@ -60,6 +60,8 @@ async def readyz(request: Request) -> JSONResponse:
     for role, policy in (("canary", decider.canary), ("shadow", decider.shadow)):
         if policy is not None:
             parts[role] = policy.state
+    if gateway.several_teachers:
+        parts |= {each.upstream.role: each.state for each in gateway.teachers.all}
     # Without the teacher or the ledger the student still answers: degraded, and still worth sending traffic to.
     well = student and teacher is not False and gateway.ledger_ok and gateway.decider.healthy
     status = "ready" if well else "degraded" if student else "not ready"
@@ -81,6 +83,9 @@ async def models(request: Request) -> dict[str, Any]:
     names = ["auto", *gateway.settings.aliases, "student"]
     if gateway.teacher is not None:
         names.append("teacher")
+        if gateway.several_teachers:
+            names += [each.label for each in gateway.teachers.all]
+            names += [name for each in gateway.teachers.all for name in each.served if name not in names]
     names += [name for name in gateway.upstream_names if name not in names]
     return {"object": "list", "data": [_model(name) for name in names]}
 

@@ -19,7 +19,7 @@ from policies.observation import Observation
 from policies.policy import Scores
 from policies.samples import SampleWish
 from server.scoring.scorer import ScoringFailed, Typical
-from server.scoring.wire import Frames, batch_frame
+from server.scoring.wire import Frames, batch_frame, scores_of
 
 log = logging.getLogger(__name__)
 
@@ -209,13 +209,13 @@ class _Line(asyncio.Protocol):
     def _answered(self, rows: Sequence[Any]) -> None:
         batch = self._under_way.popleft()
         self.answered += 1
-        for (_, scored), (score, more) in zip(batch, rows, strict=True):
+        for (_, scored), row in zip(batch, rows, strict=True):
             if scored.done():
                 continue
-            if score is None:
-                scored.set_exception(ScoringFailed(more))
+            if row[0] is None:
+                scored.set_exception(ScoringFailed(row[1]))
             else:
-                scored.set_result(Scores(score, more))
+                scored.set_result(scores_of(row))
         self._watch()
         if self._waiting:
             self._send()

@@ -1,8 +1,9 @@
 """The seam between a worker and its policy: the same questions as `policies.policy.Policy`, asked without blocking."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from policies.action import Step
+from policies.increments import increments
 from policies.observation import Observation
 from policies.policy import Policy, Scores
 from policies.samples import SampleWish
@@ -12,7 +13,17 @@ Typical = tuple[tuple[float, float], ...]
 
 def typical_of(policy: Policy) -> Typical:
     found = getattr(policy, "typical", None)
-    return () if found is None else tuple((float(gain), float(usd)) for gain, usd in found)
+    if found is None:
+        return ()
+    if getattr(policy, "teachers", ()):
+        return tuple(pair for request in found for pair in _steps(request))
+    return tuple((float(gain), float(usd)) for gain, usd in found)
+
+
+def _steps(request: Any) -> list[tuple[float, float]]:
+    """(K, 2) gains and bills of the teachers -> the K steps that pacing counts, see `router.choosing`."""
+    steps = increments([float(gain) for gain, _ in request], [float(usd) for _, usd in request])
+    return [(each.gain, each.cost) for each in steps] + [(0.0, 0.0)] * (len(request) - len(steps))
 
 
 def samples_of(policy: Policy) -> SampleWish | None:

@@ -1,7 +1,8 @@
 """Frames between a worker and its scoring process: four bytes of length (big-endian), then JSON.
 
 worker  -> child   [[observation, ...]]            one frame, one batch
-child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] where the policy raised
+child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] where the policy raised; of a policy that
+                   knows several teachers [score, {...}, [[name, score, gain, usd, most_usd], ...]]
 child   -> worker  {"name", "version", "steps", "typical", "samples"} or {"error"}: the first frame, once
 """
 
@@ -13,7 +14,7 @@ import orjson
 
 from policies.action import Step
 from policies.observation import BudgetState, Draft, Observation, Prompt
-from policies.policy import Scores
+from policies.policy import Scores, TeacherScore
 
 LENGTH = 4
 _STEPS = {step.value: step for step in Step}
@@ -88,4 +89,15 @@ def outcome_row(outcome: Scores | Exception) -> list[Any]:
         return [None, f"{type(outcome).__name__}: {outcome}"[:300]]
     if not math.isfinite(outcome.score):  # no JSON, and nothing that could be ranked
         return [None, f"the score is {outcome.score}"]
-    return [outcome.score, outcome.details]
+    if not outcome.teachers:
+        return [outcome.score, outcome.details]
+    teachers = [[each.name, each.score, each.gain, each.usd, each.most_usd] for each in outcome.teachers]
+    return [outcome.score, outcome.details, teachers]
+
+
+def scores_of(row: Sequence[Any]) -> Scores:
+    """Of a row whose first entry is a number. Raises ValueError, TypeError."""
+    score, details, *several = row
+    if not several:
+        return Scores(score, details)
+    return Scores(score, details, tuple(TeacherScore(*each) for each in several[0]))
