@@ -22,6 +22,8 @@ from benchmarks.tables import tables_in
 
 QUICK_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt")
 EXPERIMENTS = ("quality", "two-steps", "budgets", "transfer", "rows", "ablations", "two-step-ablations")
+QUICK_EXPERIMENTS = ("quality", "two-steps", "budgets", "ablations", "two-step-ablations")
+"""Transfer reads the large tables too."""
 DRAFT_CELLS = (f"{GSM8K}:draft", f"{PRO}:draft")
 FEW_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt", f"{PRO}:draft")
 """Cells of the experiments that compare variants of the policy with each other."""
@@ -102,14 +104,15 @@ def main() -> None:
     parser.add_argument("--cell", action="append", choices=CELLS, metavar="TABLE:SIGNALS", help="repeatable")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--fewer-seeds", type=int, default=1, help="seeds of variants on large tables")
-    parser.add_argument("--quick", action="store_true", help="two small cells, one seed, 200 steps")
+    parser.add_argument("--quick", action="store_true", help="two small cells, one seed, 200 steps, no transfer")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/routing.json"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     cells = tuple(given.cell or (QUICK_CELLS if given.quick else CELLS))
     seeds, fewer, steps = (1, 1, 200) if given.quick else (given.seeds, given.fewer_seeds, 1200)
     bench = Bench(tables_in(given.data), given.out.with_suffix(""), steps, say=lambda line: print(line, flush=True))
-    found = {name: measure(bench, name, cells, seeds, fewer) for name in given.only or EXPERIMENTS}
+    names = given.only or (QUICK_EXPERIMENTS if given.quick else EXPERIMENTS)
+    found = {name: measure(bench, name, cells, seeds, fewer) for name in names}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found) + "\n")
     text = markdown(found)
