@@ -1,7 +1,7 @@
 """How far tables may grow: seconds of reading and peak memory while `tw train policy` draws the rows it learns from.
 
-Makes Parquet tables (14 columns, short prompts, drafts) in a temporary folder and reads each in a process of its own, as
-`tw train policy --most-rows` does: rows are streamed, and a sample of them stays in memory.
+Makes Parquet tables (14 columns, short prompts, drafts) in a temporary folder and reads each in its own process, like
+`tw train policy --most-rows`: rows are streamed, and a sample of them stays in memory.
 
     python -m benchmarks.scale [--most N] [--largest N] [--train] [--out F]
 """
