@@ -20,6 +20,9 @@ _REST = 2.0
 _SWING = 8.0
 """Helps above (below) that at which everything (nothing) is wanted."""
 
+_PROPORTIONAL, _INTEGRAL, _MOST_LEANING = 0.5, 0.05, 4.0
+"""In nats: of a logit, at full pull; of it, per answer; and at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenAccount:
@@ -89,9 +92,7 @@ def wanted(
     if share is not None:
         # Of tokens x p + watched tokens, p of the checks ending in help, the teacher writes tokens x p.
         fair = 1.0 if share >= 1.0 else min(share * watched / (tokens * (1.0 - share)), 1.0)
-        behind = (share * account.total - account.teacher) / tokens
-        pull = min(max((behind - _REST) / _SWING, -1.0), 1.0)
-        chances.append(steered(fair, 1.0, pull))
+        chances.append(steered(fair, 1.0, _pull(account, share, tokens)))
     calls = calls_per_answer(aim, traffic)
     if calls is not None:
         chances.append(min(calls / max(traffic.checks_per_answer, 1.0), 1.0))
@@ -99,6 +100,29 @@ def wanted(
         return Aim()
     chance = min(chances)
     return Aim(share=min(chance, 0.999), chance=chance, left=aim.left, shared=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaning:
+    """What is added to the logit of the token that a trained student asks with, so that it asks as often as the promise
+    has room for: an integral and a proportional part of what it is behind, stepped once per answer."""
+
+    integral: float = 0.0
+    pull: float = 0.0
+
+    @property
+    def offset(self) -> float:
+        return self.integral + _PROPORTIONAL * self.pull
+
+    def step(self, account: TokenAccount, share: float, tokens: int) -> "Leaning":
+        pull = _pull(account, share, tokens)
+        return Leaning(min(max(self.integral + _INTEGRAL * pull, -_MOST_LEANING), _MOST_LEANING), pull)
+
+
+def _pull(account: TokenAccount, share: float, tokens: int) -> float:
+    """-1..1: nothing more should be asked for, or everything."""
+    behind = (share * account.total - account.teacher) / tokens
+    return min(max((behind - _REST) / _SWING, -1.0), 1.0)
 
 
 def percent(share: float, levels: tuple[int, ...]) -> int:

@@ -118,6 +118,9 @@ class Help(BaseModel):
     levels: tuple[Annotated[int, Field(ge=0, le=100)], ...] = Field(
         (), description="The percentages that the student was trained with."
     )
+    offset: Annotated[float, Field(ge=-50, le=50)] = Field(
+        0.0, description="Added to the logit of the token it asks with; `tw distill wheels` reports one per level."
+    )
     exact: bool = Field(True, description="Hand over token ids where both models have one tokenizer.")
 
     @field_validator("restriction")

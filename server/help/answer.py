@@ -18,7 +18,7 @@ from router.session import Role
 from server.answers import Usage
 from server.errors import UpstreamFault, UpstreamStatus, UpstreamUnreachable
 from server.generation_request import GenerationRequest
-from server.help.bodies import Ask, segment_body
+from server.help.bodies import BAN, Ask, segment_body
 from server.help.line import Line
 from server.help.seams import REPEATED_WITHIN, repeats
 from server.help.shapes import Out
@@ -157,9 +157,9 @@ class MixedAnswer:
         line, help_id = self.line, self._traits.help_id
         turn = self._begin_turn(Turn("student", reason, time.monotonic(), line.used))
         limit = line.left
-        banned: tuple[int, ...] = ()
+        bias = self._worker.offset
         if help_id is not None and (self._silent or not self._may_ask):
-            banned = (help_id,)
+            bias = BAN
             if self._may_ask and (limit is None or self._silent < limit):
                 limit = turn.banned = self._silent
         asked = _top_logprobs(self._request)
@@ -169,7 +169,7 @@ class MixedAnswer:
             text=line.text,
             ids=self._ids("student"),
             stop_ids=() if help_id is None else (help_id,),
-            banned=banned,
+            biases=() if help_id is None or not bias else ((help_id, bias),),
             top_logprobs=max(asked or 0, 1) if self._watch is not None and self._may_ask else asked,
             wants_ids=line.ids() is not None,
             running_usage=self._traits.running_usage[0],

@@ -41,7 +41,8 @@ class Ask:
     """Prompt and answer so far as token ids; None: hand over text."""
     same_vocabulary: bool = True
     stop_ids: tuple[int, ...] = ()
-    banned: tuple[int, ...] = ()
+    biases: tuple[tuple[int, float], ...] = ()
+    """Token ids, and what is added to their logits."""
     top_logprobs: int | None = None
     wants_ids: bool = False
     running_usage: bool = False
@@ -76,8 +77,8 @@ def segment_body(request: GenerationRequest, ask: Ask, prompt: str | None = None
             body["top_logprobs"] = ask.top_logprobs
     if ask.stop_ids:
         body["stop_token_ids"] = [*(body.get("stop_token_ids") or ()), *ask.stop_ids]
-    if ask.banned:
-        body["logit_bias"] = (body.get("logit_bias") or {}) | {str(token): BAN for token in ask.banned}
+    if ask.biases:
+        body["logit_bias"] = (body.get("logit_bias") or {}) | {str(token): bias for token, bias in ask.biases}
     if ask.wants_ids:
         body["return_token_ids"] = True
     if ask.nth and isinstance(body.get("seed"), int):

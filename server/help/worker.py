@@ -6,7 +6,7 @@ from collections.abc import Callable
 from policies.uncertainty import LargestProbability
 from router.aim import Aim
 from router.pacing import Pacer
-from router.token_share import HelpTraffic, percent, tokens_share, wanted
+from router.token_share import HelpTraffic, Leaning, percent, tokens_share, wanted
 from server.answers import Usage
 from server.errors import UpstreamFault
 from server.generation_request import GenerationRequest
@@ -40,6 +40,7 @@ class HelpWorker:
         """Why help cannot be given at all."""
         self.promise = promise or TokenPromise()
         self.traffic = HelpTraffic()
+        self.leaning = Leaning()
         self.pacer = Pacer()
         self.rule = LargestProbability(settings.doubt)
         self._now = now
@@ -83,6 +84,11 @@ class HelpWorker:
         promise = self.promise
         return wanted(promise.account, promise.share, settings.tokens, settings.watched_tokens, budget, self.traffic)
 
+    @property
+    def offset(self) -> float:
+        """What is added to the logit of the token that the student asks with."""
+        return self.settings.offset + self.leaning.offset
+
     def called(self, usage: Usage, usd: float) -> None:
         """A help has billed this."""
         before = self.traffic
@@ -94,6 +100,8 @@ class HelpWorker:
     def answered(self, tokens: int, checks: int) -> None:
         """An answer is over."""
         before = self.traffic
+        if self.settings.by == "student" and self.promise.share is not None:
+            self.leaning = self.leaning.step(self.promise.account, self.promise.share, self.settings.tokens)
         if tokens:
             self.traffic = HelpTraffic(
                 _average(before.checks_per_answer, checks) if checks else before.checks_per_answer,

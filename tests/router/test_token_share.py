@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.aim import FREE, Aim, Weighed
-from router.token_share import HelpTraffic, TokenAccount, percent, tokens_share, wanted
+from router.token_share import HelpTraffic, Leaning, TokenAccount, percent, tokens_share, wanted
 
 STEPS = st.lists(st.tuples(st.sampled_from(["student", "help"]), st.integers(1, 30), st.integers(0, 30)), max_size=80)
 
@@ -64,3 +64,12 @@ def test_the_restriction_is_the_largest_level_within_the_share() -> None:
     assert percent(0.29, ()) == 29
     assert tokens_share(0.2, FREE, 8, HelpTraffic()) == 0.2
     assert tokens_share(None, Aim(share=0.5, chance=0.5), 8, HelpTraffic(tokens_per_answer=40.0)) == 0.1
+
+
+def test_a_student_that_asks_too_rarely_is_leant_to_ask_more_and_the_other_way_round() -> None:
+    behind, ahead = Leaning(), Leaning()
+    for _ in range(20):
+        behind = behind.step(TokenAccount(0, 1000), 0.2, 4)
+        ahead = ahead.step(TokenAccount(300, 1000), 0.2, 4)
+    assert [round(each.offset, 9) for each in (behind, ahead)] == [1.5, -1.5]
+    assert Leaning().step(TokenAccount(200 - 8, 1000), 0.2, 4) == Leaning()

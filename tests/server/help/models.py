@@ -69,7 +69,9 @@ class Model:
             assert whole[:at] == so_far.encode(), f"{self.name} was handed {so_far!r}"
             pieces = [(token, True) for token in self._tokens(whole, at)]
         most = body.get("max_tokens", body.get("max_completion_tokens")) or 10**9
-        may_ask = HELP_ID in (body.get("stop_token_ids") or ()) and str(HELP_ID) not in (body.get("logit_bias") or {})
+        may_ask = (
+            HELP_ID in (body.get("stop_token_ids") or ()) and (body.get("logit_bias") or {}).get(str(HELP_ID)) != -100
+        )
         count, waiting = 0, b""
         for token, known in pieces:
             if count == most:

@@ -34,7 +34,7 @@ def so_far(body: Mapping[str, Any]) -> int:
 def student(body: Mapping[str, Any]) -> Answer:
     """Asks before its third word, unless it must not."""
     at = so_far(body)
-    banned = str(HELP_ID) in (body.get("logit_bias") or {})
+    banned = (body.get("logit_bias") or {}).get(str(HELP_ID)) == -100
     if at < 2 and not banned and body.get("stop_token_ids"):
         return Answer((*WORDS[at:2], ""), finish_reason="stop", stop_reason=HELP_ID)
     return limited(body, at)
