@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; proves nothing")
     parser.add_argument("--small", action="store_true", help="sizes for one busy core: benchmarks/distill/sizes.py")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arm", help="only this arm, and kd")
+    parser.add_argument("--arm", help="only this arm, and kd; through-time: shakespeare or sums")
+    parser.add_argument("--after-kd", action="store_true", help="warmup, ranking, features: begin with kd's student")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/distill"))
     parser.add_argument("--threads", type=int, default=1)
@@ -48,7 +49,10 @@ def main() -> None:
     if arguments.method == "memory":
         results, columns = memory.run(arguments.quick), dict(memory.COLUMNS)
     elif arguments.method == "through-time":
-        results, columns = diffusion.run(arguments.data, work / "diffusion", sizes, seeds, say), dict(diffusion.COLUMNS)
+        results, columns = (
+            diffusion.run(arguments.data, work / "diffusion", sizes, seeds, arguments.arm, say),
+            dict(diffusion.COLUMNS),
+        )
     elif arguments.method == "trl":
         results, columns = (
             trl_gkd.run(arguments.data, work / "translation", sizes, seeds, say),
@@ -56,19 +60,27 @@ def main() -> None:
         )
     else:
         results = translation.run(
-            arguments.method, arguments.data, work / "translation", sizes, seeds, arguments.arm, say
+            arguments.method,
+            arguments.data,
+            work / "translation",
+            sizes,
+            seeds,
+            arguments.arm,
+            say,
+            after_kd=arguments.after_kd,
         )
         columns = {**translation.COLUMNS[arguments.method], **translation.ALL}
+    name = arguments.method + ("-after-kd" if arguments.after_kd else "")
     text = tables.table(results, columns)
     print(text)
     write_json(
-        work / f"{arguments.method}.json",
+        work / f"{name}.json",
         {
             "method": arguments.method, "size": size, "seeds": seeds, "versions": versions(),
             "threads": arguments.threads, "seconds": time.monotonic() - began, "results": results,
         },
     )  # fmt: skip
-    (work / f"{arguments.method}.md").write_text(text + "\n")
+    (work / f"{name}.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ COLUMNS = {
 COMPARED = ("judge_nll", "valid_words", "valid_sums")
 
 
-def run(data: Path, work: Path, sizes: Sizes, seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
+def run(
+    data: Path, work: Path, sizes: Sizes, seeds: int, only: str | None, say: Callable[[str], None]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in ("shakespeare", "sums"):
+    for name in ("shakespeare", "sums") if only is None else (only,):
         for arm, results in of_data(name, data, work / name, sizes, seeds, say).items():
             found[f"{name}: {arm}"] = results
     return found
@@ -57,6 +60,7 @@ def of_data(
         files, tokenizer, words = shakespeare(data, work, sizes)
     else:
         (files, tokenizer), words = sums(work, sizes), set()
+        sizes = replace(sizes, base_steps=sizes.sums_base_steps, judge_steps=sizes.sums_judge_steps)
     say(f"{name}: judge")
     judge_path, judge_report = trained(
         "judge", sizes.judge, files, tokenizer, work, steps=sizes.judge_steps, rows=sizes.diffusion_rows, rate=2e-3,

@@ -1,13 +1,15 @@
 """Warm-up, ranking and features on Multi30k, each against its own ablations: same start, same teacher, same steps.
 
 Every arm of a seed begins with the same student, trained plainly on the data. Curves, and whatever was tuned, are of
-the validation split; final measurements are of the test split. Results lie in arm/seed-N/result.json; an arm that has
-one is not run again, and one that was interrupted goes on.
+the validation split; final measurements are of the test split. With `after_kd` the start is the finished student of the
+arm `kd` and arms are half as long, so that what differs is not how fast an arm gets somewhere. Results lie in
+arm/seed-N/result.json; an arm that has one is not run again, and one that was interrupted goes on.
 """
 
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ from training.distill.run import distil
 
 Arms = dict[str, dict[str, Any]]
 RANKING = {"k": 10, "weight": 2.0}
-BY_LOG = {**RANKING, "on": "log-probability", "temperature": 1.0}
+LIGHT = {**RANKING, "weight": 0.5}
+BY_LOG = {**LIGHT, "on": "log-probability", "temperature": 1.0}
 FEATURES = {"kind": "nd", "weight": 1.0, "projection": "linear"}
 
 # The first three of each are run with every seed, the others with the first only.
@@ -36,8 +39,8 @@ METHODS: dict[str, Arms] = {
         "kd": {},
         "kd+rank": {"ranking": RANKING},
         "kd+shuffled rank": {"ranking": {**RANKING, "shuffled": True}},
-        "kd+rank by log-probability": {"ranking": BY_LOG},
-        "kd+shuffled rank by log-probability": {"ranking": {**BY_LOG, "shuffled": True}},
+        "kd+light rank": {"ranking": LIGHT},
+        "kd+light rank by log-probability": {"ranking": BY_LOG},
         "kd+rank, dynamic": {"ranking": {**RANKING, "dynamic": True}},
         "kd+rank by confidence": {"ranking": {**RANKING, "confidence": True}},
     },
@@ -45,6 +48,7 @@ METHODS: dict[str, Arms] = {
         "kd": {},
         "kd+nd": {"features": FEATURES},
         "kd+nd, shuffled": {"features": {**FEATURES, "shuffled": True}},
+        "kd+light nd": {"features": {**FEATURES, "weight": 0.1}},
         "kd+cos": {"features": {**FEATURES, "kind": "cos"}},
         "kd+mse": {"features": {**FEATURES, "kind": "mse"}},
         "kd+cos-norm": {"features": {**FEATURES, "kind": "cos-norm"}},
@@ -93,7 +97,15 @@ ALL = {
 
 
 def run(
-    method: str, data: Path, work: Path, sizes: Sizes, seeds: int, only: str | None, say: Callable[[str], None]
+    method: str,
+    data: Path,
+    work: Path,
+    sizes: Sizes,
+    seeds: int,
+    only: str | None,
+    say: Callable[[str], None],
+    *,
+    after_kd: bool = False,
 ) -> dict[str, Any]:
     """All arms of a method; returns arm -> results of its seeds."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -103,7 +115,7 @@ def run(
         count = seeds if number < 3 or method == "summary" else 1
         for seed in range(count):
             say(f"{method}: {arm}, seed {seed}")
-            found.setdefault(arm, []).append(one_arm(arm, changes, data, work, sizes, seed))
+            found.setdefault(arm, []).append(one_arm(arm, changes, data, work, sizes, seed, after_kd=after_kd))
     for results in found.values():
         for seed, result in enumerate(results):
             baseline = found["kd"][seed]
@@ -137,17 +149,28 @@ def configuration(changes: dict[str, Any], pair: dict[str, Any], out: Path, size
     )  # fmt: skip
 
 
-def one_arm(arm: str, changes: dict[str, Any], data: Path, work: Path, sizes: Sizes, seed: int) -> dict[str, Any]:
+def one_arm(
+    arm: str, changes: dict[str, Any], data: Path, work: Path, sizes: Sizes, seed: int, *, after_kd: bool = False
+) -> dict[str, Any]:
     # By what it does, not by the method that asked for it: two methods share the arm `kd`.
-    out = work / "arms" / arm.replace(" ", "-").replace(",", "").replace("+", "-") / f"seed-{seed}"
+    out = (
+        work
+        / ("arms-after-kd" if after_kd else "arms")
+        / arm.replace(" ", "-").replace(",", "").replace("+", "-")
+        / f"seed-{seed}"
+    )
     file = out / "result.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     pair = translation_pair(data, work, sizes, seed)
+    if after_kd:
+        one_arm("kd", {}, data, work, sizes, seed)
+        pair = {**pair, "student": work / "arms" / "kd" / f"seed-{seed}" / "student"}
+        sizes = replace(sizes, distil_epochs=sizes.distil_epochs / 2, student_rate=sizes.student_rate / 2)
     config = configuration(changes, pair, out, sizes, seed)
     if changes.get("extra"):
-        config = config.model_copy(update={"training": _with_extra_steps(config, data, work, sizes, seed)})
+        config = config.model_copy(update={"training": _with_extra_steps(config, out, seed)})
     method = "warmup" if config.warmup else "kd"
     report = distil(config, method, surroundings(f"{arm} {seed}"), lambda _name: None)
     curve = [row for row in report["stages"]["kd"]["curves"] if "val_kl" in row]
@@ -171,9 +194,9 @@ def one_arm(arm: str, changes: dict[str, Any], data: Path, work: Path, sizes: Si
     return result
 
 
-def _with_extra_steps(config: DistillConfig, data: Path, work: Path, sizes: Sizes, seed: int) -> Any:
+def _with_extra_steps(config: DistillConfig, out: Path, seed: int) -> Any:
     """As many steps more as the warm-up of this seed took in time, writing included, so that both cost the same."""
-    warmed = one_arm("dpo+sft, kd", METHODS["warmup"]["dpo+sft, kd"], data, work, sizes, seed)
+    warmed = json.loads((out.parents[1] / "dpo-sft-kd" / f"seed-{seed}" / "result.json").read_text())
     stage = warmed["stages"]["kd"]
     extra = math.ceil((warmed["seconds"] - stage["seconds"]) / (stage["seconds"] / stage["steps"]))
     return config.training.model_copy(update={"epochs": None, "steps": stage["steps"] + extra})
