@@ -38,7 +38,8 @@ class Reader:
     def forget(self, length: int) -> None:
         """Keeps the first `length` tokens."""
         if length < self.seen:
-            self._cache.crop(length)
+            # A negative number takes off the end.
+            self._cache.crop(length - self.seen)
             self.seen = length
 
 

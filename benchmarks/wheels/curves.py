@@ -89,9 +89,10 @@ def asked(bench: Bench, told: Mapping[str, Any], shares: Sequence[float], count:
         for share in shares:
             restriction = Restriction(share, phrasing)
             row: dict[str, Any] = {"requested": share, "phrasing": phrasing, "held_out": phrasing in HELD_OUT}
-            offset = told["offsets"].get(f"{share:g}", 0.0)
-            for name, moved in (("realised", 0.0), ("paced", offset)):
-                texts = texts_of(bench, bench.test[:count], by_help(moved), restriction=restriction)
+            # With the offset for one trained and one held-out phrasing: it is the level's, not the phrasing's.
+            paced = {"paced": told["offsets"].get(f"{share:g}", 0.0)} if phrasing in (TRAINED[0], HELD_OUT[0]) else {}
+            for name, offset in ({"realised": 0.0} | paced).items():
+                texts = texts_of(bench, bench.test[:count], by_help(offset), restriction=restriction)
                 row[name] = sum(t.teacher_tokens for t in texts) / sum(len(t.tokens) for t in texts)
             rows.append(row)
     return rows
@@ -134,7 +135,10 @@ def summary(
     lines += ["", "| share: mean error, points | words alone | with the level's offset |", "|---|---|---|"]
     for held in (False, True):
         rows = [row for seed in seeds for row in seed["asked"] if row["held_out"] == held]
-        errors = [100 * fmean(abs(row[name] - row["requested"]) for row in rows) for name in ("realised", "paced")]
+        errors = [
+            100 * fmean(abs(row[name] - row["requested"]) for row in rows if name in row)
+            for name in ("realised", "paced")
+        ]
         lines.append(f"| {'held-out' if held else 'trained'} phrasings | {errors[0]:.1f} | {errors[1]:.1f} |")
     lines += ["", "| way | CPU ms per token | teacher passes per token |", "|---|---|---|"]
     for row in seeds[0]["clock"]:

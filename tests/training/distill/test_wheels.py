@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.training.distill.conftest import config_of, surroundings
 from tests.training.distill.pairs import save_model, settings
 from training.distill.cli import distill
-from training.distill.config import DistillConfig
+from training.distill.config import DistillConfig, read_config
 from training.distill.errors import CannotDistill, Stopped
 from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.mixing import always, at_random, by_help, mixed, never
@@ -258,6 +258,13 @@ def test_texts_are_refused_since_there_is_nothing_to_put_a_restriction_before(fo
     (folder / "rows.jsonl").write_text(json.dumps({"text": "3 and 4 make 7."}) + "\n")
     with pytest.raises(CannotDistill, match="needs prompts and answers"):
         run(wheels(folder))
+
+
+def test_the_configuration_on_the_page_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/distill/wheels.md").read_text()
+    file = tmp_path / "config.toml"
+    file.write_text(page.split("```toml\n")[1].split("```")[0])
+    assert read_config(file, "wheels").wheels is not None
 
 
 def test_rounds_that_were_written_are_not_written_again(folder: Path) -> None:
