@@ -25,10 +25,11 @@ from policies.outcome_cells import (
     shown,
     split_in,
     text_in,
+    texts_in,
 )
 
 NEEDED = ("id", "model", "quality")
-ANSWER_COLUMNS = ("response", "logprobs", "entropies", "finish_reason", "cost")
+ANSWER_COLUMNS = ("response", "logprobs", "entropies", "finish_reason", "cost", "student_samples")
 COLUMNS = frozenset((*NEEDED, "role", "prompt", "messages", "split", "group", "reference", *ANSWER_COLUMNS))
 """Columns that are read; others are ignored."""
 
@@ -204,6 +205,7 @@ def _outcome(path: Path, rows: _Rows, survey: _Survey) -> Outcome:
         reference=texts["reference"],
         student_model=survey.student,
         teacher_model=default.model,
+        student_samples=texts_in(path, number, "student_samples", own.get("student_samples")),
         teachers=teachers if len(teachers) > 1 else (),
     )
 

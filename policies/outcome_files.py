@@ -14,6 +14,9 @@ _KINDS = {
     **dict.fromkeys(("propensity", "at", "latency_ms"), "number"),
     **dict.fromkeys(("student_tokens_in", "student_tokens_out", "teacher_tokens_in", "teacher_tokens_out"), "count"),
     **dict.fromkeys(("student_logprobs", "student_entropies"), "numbers"),
+    **dict.fromkeys(("quality", "cost"), "number"),
+    **dict.fromkeys(("logprobs", "entropies"), "numbers"),
+    **dict.fromkeys(("tokens_in", "tokens_out"), "count"),
     "student_samples": "texts",
     "student_sample_tokens": "count",
 }

@@ -25,6 +25,8 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
     price_in: float | None = None
     price_out: float | None = None
+    label: str | None = None
+    """What the table calls one of several teachers; None where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,9 @@ async def ask(
                 raw = await response.read()
                 if response.status == 200:
                     route = response.headers.get("x-tw-route")
-                    if route is not None and route != endpoint.role and endpoint.model in ("student", "teacher"):
-                        reason = response.headers.get("x-tw-reason", "unknown reason")
+                    reason = response.headers.get("x-tw-reason", "unknown reason")
+                    named = endpoint.label is not None or endpoint.model in ("student", "teacher")
+                    if route is not None and named and (route != endpoint.role or reason == "other_teacher"):
                         return Reply(None, error=f"the gateway answered by its {route}: {reason}")
                     return _reply(raw, endpoint)
                 error = f"HTTP {response.status}: {_error_text(raw)}"

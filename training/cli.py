@@ -197,6 +197,7 @@ def evaluate(
     from policies.outcomes import read_outcomes
     from training.evaluation_run import evaluation_run
     from training.extras import require
+    from training.train_policy import refuse_duplicates
 
     with _told_plainly():
         if baselines:
@@ -205,6 +206,7 @@ def evaluate(
             require("train", "matplotlib")
         policy = load_policy(policy_dir)
         rows = read_outcomes(*outcomes)
+        refuse_duplicates(rows, outcomes)
         with _progress() as (stage, tick):
             stage("evaluating", 8 if baselines else 1)
             report, pictures = evaluation_run(
@@ -230,13 +232,16 @@ def evaluate(
 )
 @click.option("--out", required=True, type=PATH, help="Outcome table; Parquet or JSONL by its name.")
 @click.option("--student-url", default=None, help="OpenAI-compatible base URL [the gateway on this machine].")
-@click.option("--teacher-url", default=None, help="The same for the teacher.")
+@click.option("--teacher-url", multiple=True, help="The same for the teacher; once for each of several.")
 @click.option("--student-model", default="student", show_default=True)
-@click.option("--teacher-model", default="teacher", show_default=True)
+@click.option("--teacher-model", multiple=True, help="Once for each of several.  [default: teacher]")
+@click.option(
+    "--teacher-label", multiple=True, help="What the table calls each of several teachers.  [default: the model's name]"
+)
 @click.option("--student-key-env", default="TW_STUDENT_API_KEY", show_default=True, help="Variable that holds the key.")
-@click.option("--teacher-key-env", default="TW_TEACHER_API_KEY", show_default=True)
+@click.option("--teacher-key-env", multiple=True, help="Once for all or for each.  [default: TW_TEACHER_API_KEY]")
 @click.option("--student-price", nargs=2, type=float, default=None, help="USD per million tokens, in and out.")
-@click.option("--teacher-price", nargs=2, type=float, default=None, help="The same for the teacher.")
+@click.option("--teacher-price", nargs=2, type=float, multiple=True, help="The same for each teacher.")
 @click.option("--grade", default="exact", show_default=True, help="exact, numeric, judge, or module:function.")
 @click.option("--judge-url", default=None, help="Who judges [the teacher].")
 @click.option("--judge-model", default=None)
@@ -261,13 +266,14 @@ def collect(
     prompts: Path,
     out: Path,
     student_url: str | None,
-    teacher_url: str | None,
+    teacher_url: tuple[str, ...],
     student_model: str,
-    teacher_model: str,
+    teacher_model: tuple[str, ...],
+    teacher_label: tuple[str, ...],
     student_key_env: str,
-    teacher_key_env: str,
+    teacher_key_env: tuple[str, ...],
     student_price: tuple[float, float] | None,
-    teacher_price: tuple[float, float] | None,
+    teacher_price: tuple[tuple[float, float], ...],
     grade: str,
     judge_url: str | None,
     judge_model: str | None,
@@ -285,13 +291,14 @@ def collect(
     """
     import asyncio
     import os
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from policies.samples import SampleWish
     from training.collecting import GATEWAY, Asking, CannotCollect, Endpoint, read_questions
     from training.collecting import collect as collect_rows
     from training.extras import require
     from training.grades import named_grade
+    from training.teacher_options import per_teacher
 
     def endpoint(role: str, url: str | None, model: str, key_env: str, price: tuple[float, float] | None) -> Endpoint:
         return Endpoint(role, url or GATEWAY, model, os.environ.get(key_env), *(price or (None, None)))
@@ -310,12 +317,19 @@ def collect(
             samples=SampleWish(samples, sample_tokens) if samples else None,
         )
         student = endpoint("student", student_url, student_model, student_key_env, student_price)
-        teacher = endpoint("teacher", teacher_url, teacher_model, teacher_key_env, teacher_price)
+        teacher, *others = (
+            replace(endpoint("teacher", *each[:4]), label=each[4])
+            for each in per_teacher(
+                teacher_url, teacher_model, teacher_key_env, teacher_price, teacher_label, student=student_model
+            )
+        )
         judge = Endpoint("judge", judge_url or teacher.url, judge_model or teacher.model, teacher.key)
         graded = named_grade(grade, judge, how)
         with _progress() as (stage, tick):
             stage("asking", len(questions))
-            work = collect_rows(questions, out, student, teacher, graded, how, grade_name=grade, tick=tick)
+            work = collect_rows(
+                questions, out, student, teacher, graded, how, grade_name=grade, others=others, tick=tick
+            )
             counts = asyncio.run(work)
     if as_json:
         click.echo(json.dumps(asdict(counts), indent=2))

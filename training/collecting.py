@@ -21,6 +21,7 @@ from training.asking import Asking, Endpoint, Reply, ask, sample
 
 __all__ = ["Asking", "CannotCollect", "Collected", "Endpoint", "Grade", "Question", "collect", "read_questions"]
 
+_SAMPLES = ("student_samples", "student_sample_tokens")
 GATEWAY = "http://127.0.0.1:8080/v1"
 
 
@@ -119,11 +120,17 @@ async def collect(
     how: Asking,
     *,
     grade_name: str,
+    others: Sequence[Endpoint] = (),
     tick: Callable[[int, str], None] = lambda _count, _note: None,
 ) -> Collected:
-    """Ask, grade, append; when all rows are there write the table. Raises CannotCollect."""
+    """Ask, grade, append; when all rows are there write the table. Raises CannotCollect.
+
+    With `others`, more teachers, each of them has a label, and the table one row per request and model.
+    """
     partial = out.with_name(out.name + ".partial")
     settings = {"student": [student.url, student.model], "teacher": [teacher.url, teacher.model], "grade": grade_name}
+    for each in others:
+        settings[f"teacher {each.label}"] = [each.url, each.model]
     if how.samples is not None:
         settings["samples"] = [str(how.samples.count), str(how.samples.max_tokens)]
     rows = _resume(partial, settings)
@@ -141,10 +148,12 @@ async def collect(
         async def one(question: Question) -> None:
             nonlocal failed, first_error
             async with gate:
-                replies = await asyncio.gather(
-                    ask(session, student, question.messages, how), ask(session, teacher, question.messages, how)
-                )
-                row = await _row(session, question, replies[0], replies[1], grade)
+                endpoints = (student, teacher, *others)
+                replies = await asyncio.gather(*(ask(session, each, question.messages, how) for each in endpoints))
+                if others:
+                    row = await _long_rows(session, question, endpoints, replies, grade)
+                else:
+                    row = await _row(session, question, replies[0], replies[1], grade)
                 if how.samples is not None:
                     row |= await sample(session, student, question.messages, how.samples, how)
             rows[question.id] = row
@@ -154,7 +163,7 @@ async def collect(
                 first_error = first_error or f"{question.id}: {row['error']}"
             tick(1, f"{failed} failed" if failed else "")
 
-        connector = aiohttp.TCPConnector(limit=2 * how.concurrency)
+        connector = aiohttp.TCPConnector(limit=(2 + len(others)) * how.concurrency)
         try:
             async with (
                 aiohttp.ClientSession(connector=connector, trust_env=True) as session,
@@ -166,8 +175,12 @@ async def collect(
             raise _first(several) from None
     ordered = [rows[question.id] for question in questions]
     if failed and failed == len(questions):
-        raise CannotCollect(f"no prompt was answered by both models; the first: {first_error}")
-    write_table(out, [{name: value for name, value in row.items() if name != "error"} for row in ordered])
+        models = "all models" if others else "both models"
+        raise CannotCollect(f"no prompt was answered by {models}; the first: {first_error}")
+    if others:
+        write_table(out, _flattened(ordered))
+    else:
+        write_table(out, [{name: value for name, value in row.items() if name != "error"} for row in ordered])
     if not failed:
         partial.unlink()
     return Collected(len(ordered), len(todo), failed, first_error)
@@ -216,6 +229,65 @@ async def _row(
         "teacher_cost": teacher.cost,
         "error": "; ".join(errors) or None,
     }
+
+
+async def _long_rows(
+    session: aiohttp.ClientSession,
+    question: Question,
+    endpoints: Sequence[Endpoint],
+    replies: Sequence[Reply],
+    grade: Grade,
+) -> dict[str, Any]:
+    """What is kept of one request with several teachers: what is common, and under `answers` a part per model."""
+    errors: list[str] = []
+    answers: list[dict[str, Any]] = []
+    for endpoint, reply in zip(endpoints, replies, strict=True):
+        name = endpoint.label or endpoint.model
+        if reply.error:
+            errors.append(f"{name}: {reply.error}")
+        quality = None
+        if reply.text is not None:
+            try:
+                quality = await grade(session, question, reply.text)
+            except (ValueError, aiohttp.ClientError, TimeoutError) as failure:
+                errors.append(f"grading {name}: {failure}")
+        own = endpoint.role == "student"
+        answers.append(
+            {
+                "model": name,
+                "role": endpoint.role,
+                "quality": quality,
+                "response": reply.text,
+                "logprobs": reply.logprobs if own else None,
+                "entropies": reply.entropies if own else None,
+                "finish_reason": reply.finish_reason,
+                "tokens_in": reply.tokens_in,
+                "tokens_out": reply.tokens_out,
+                "cost": reply.cost,
+            }
+        )
+    return {
+        "id": question.id,
+        "prompt": question.prompt,
+        "messages": None if question.prompt is not None else json.dumps(question.messages, ensure_ascii=False),
+        "reference": question.reference,
+        "group": question.group,
+        "split": question.split or split_of(question.text),
+        "answers": answers,
+        "error": "; ".join(errors) or None,
+    }
+
+
+def _flattened(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per request and model; what samples of the student were kept stand in its own row."""
+    found = []
+    for row in rows:
+        common = {name: value for name, value in row.items() if name not in ("answers", "error", *_SAMPLES)}
+        for answer in row["answers"]:
+            own = answer["role"] == "student"
+            sampled = {name: row[name] if own else None for name in _SAMPLES if name in row}
+            found.append({**common, **answer, **sampled})
+    return found
 
 
 def _append(file: Any, row: dict[str, Any]) -> None:
