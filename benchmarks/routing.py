@@ -79,7 +79,7 @@ def measure(bench: Bench, name: str, cells: tuple[str, ...], seeds: int, fewer: 
                 for cell in few
             }
         case _:
-            variants = tuple(experiments.ABLATIONS)
+            variants = (*experiments.ABLATIONS, "nothing taken back")
             return {
                 cell: _by_variant(cell, variants, some(cell), partial(experiments.two_step_ablation, bench))
                 for cell in drafts
