@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -171,6 +171,12 @@ def read_manifest(directory: str | Path) -> Manifest:
             f"{path}: format version {manifest.format_version} with the teachers {list(names)};"
             " version 2, and no other, names several; train or copy the policy again"
         )
+    if manifest.signals not in get_args(Signals):
+        known = ", ".join(get_args(Signals))
+        raise ArtifactUnknown(
+            f"{path}: the policy looks at the signals {manifest.signals!r}, and this program knows {known};"
+            " update training-wheels, or train the policy again with this version"
+        )
     return manifest
 
 
@@ -198,8 +204,8 @@ def load_artifact(directory: str | Path) -> tuple[Manifest, Arrays]:
     try:
         with np.load(io.BytesIO(weights), allow_pickle=False) as archive:
             return manifest, dict(archive)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ArtifactCorrupted(f"{path}: {error}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        raise ArtifactCorrupted(f"{path}: not a file of weights; copy or train the policy again") from None
 
 
 def load_policy(directory: str | Path) -> Policy:

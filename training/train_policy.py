@@ -203,7 +203,7 @@ def train_policy(
     sample = sample_outcomes(*paths, most=most_rows)
     outcomes = sample.rows
     progress.tick(1, f"{len(outcomes)} of {sample.seen} rows")
-    _refuse_duplicates(outcomes, paths)
+    refuse_duplicates(outcomes, paths)
     description = describe(outcomes, signals, seen=sample.seen)
     digests = _digests(paths)
     progress.stage("reading the texts", len(outcomes))
@@ -333,7 +333,8 @@ def _priced(table: "Table") -> list[dict[str, Any]]:
     return found
 
 
-def _refuse_duplicates(outcomes: Sequence[Outcome], paths: Sequence[Path]) -> None:
+def refuse_duplicates(outcomes: Sequence[Outcome], paths: Sequence[Path]) -> None:
+    """Each row counts once. Raises CannotTrain."""
     counts = Counter(row.id for row in outcomes)
     twice = next((name for name, count in counts.items() if count > 1), None)
     if twice is not None:

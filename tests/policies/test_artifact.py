@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -114,6 +115,19 @@ def test_an_unknown_kind_is_refused(saved: Path) -> None:
 def test_weights_of_another_kind_are_refused(saved: Path, kind: str) -> None:
     change_manifest(saved, kind=kind)
     with pytest.raises(ArtifactError, match="do not fit"):
+        load_policy(saved)
+
+
+def test_signals_of_the_future_are_refused(saved: Path) -> None:
+    change_manifest(saved, signals="telepathy")
+    with pytest.raises(ArtifactUnknown, match="looks at the signals 'telepathy', and this program knows prompt, draft"):
+        load_policy(saved)
+
+
+def test_weights_that_are_none_are_said_in_words_of_ours(saved: Path) -> None:
+    (saved / "weights.npz").write_bytes(b"no weights")
+    change_manifest(saved, weights_sha256=hashlib.sha256(b"no weights").hexdigest())
+    with pytest.raises(ArtifactCorrupted, match="not a file of weights; copy or train the policy again"):
         load_policy(saved)
 
 

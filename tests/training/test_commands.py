@@ -189,8 +189,11 @@ def test_a_table_with_nothing_to_choose_from_is_one_clear_error(
     assert not (tmp_path / "p").exists()
 
 
-def test_ids_must_differ_over_all_tables(table: Path, tmp_path: Path) -> None:
+def test_ids_must_differ_over_all_tables(trained: Path, table: Path, tmp_path: Path) -> None:
     result = tw("train", "policy", "--outcomes", table, "--outcomes", table, "--out", tmp_path / "p", *QUICK)
+    assert result.exit_code == 2
+    assert "occurs in more than one" in result.stderr
+    result = tw("evaluate", "--policy", trained, "--outcomes", table, "--outcomes", table)
     assert result.exit_code == 2
     assert "occurs in more than one" in result.stderr
 
