@@ -29,8 +29,9 @@ class Teacher:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Under which a policy or a client may know it."""
-        return tuple(dict.fromkeys((self.label, self.upstream.name, *self.served)))
+        """Under which a policy or a client may know it. Of a server of many models, of which one is meant, that one."""
+        served = self.served if self.upstream.settings.name is None else ()
+        return tuple(dict.fromkeys((self.label, self.upstream.name, *served)))
 
     @property
     def state(self) -> str:
@@ -75,8 +76,12 @@ class Teachers:
         key = tuple(names)
         found = self._matches.get(key)
         if found is None:
-            served = [(each, set(map(plain, each.names))) for each in self.all]
-            found = {name: each for name in key for each, known in served if plain(name) in known}
+            found = {}
+            for name in key:
+                means = [each for each in self.all if plain(each.label) == plain(name)]
+                means += [each for each in self.all if plain(name) in map(plain, each.names)]
+                if means:
+                    found[name] = means[0]
             if not found:
                 found = dict(zip(key, self.all, strict=False))
             self._matches[key] = found

@@ -85,7 +85,7 @@ async def models(request: Request) -> dict[str, Any]:
         names.append("teacher")
         if gateway.several_teachers:
             names += [each.label for each in gateway.teachers.all]
-            names += [name for each in gateway.teachers.all for name in each.served if name not in names]
+            names += [name for each in gateway.teachers.all for name in each.names if name not in names]
     names += [name for name in gateway.upstream_names if name not in names]
     return {"object": "list", "data": [_model(name) for name in names]}
 

@@ -30,7 +30,8 @@ def replay(
     tokens_per_second: float | None,
     more: tuple[Path, ...],
 ) -> None:
-    """Answer as `student` and as `teacher` what the models of an outcome table have answered.
+    """Answer as `student` and as `teacher` what the models of an outcome table have answered; where the table holds
+    several teachers, as each of them by its name.
 
     Prompts are found by their text. A prompt that is not in the table gets 404; a row without a text gets a sentence
     that says so. Ends with Ctrl-C.
@@ -39,7 +40,7 @@ def replay(
 
     from policies.outcomes import OutcomeTableError, read_outcomes
     from server.engines.replay import ReplayApp
-    from server.engines.replay_table import SIDES, ReplayTable
+    from server.engines.replay_table import ReplayTable
 
     try:
         rows = read_outcomes(*outcomes, *more)
@@ -61,7 +62,7 @@ def replay(
     click.echo(f"{len(table):,} prompts on http://{shown}:{listener.getsockname()[1]}/v1 as {', '.join(table.names())}")
     if table.repeated:
         click.echo(f"{table.repeated:,} rows repeat an earlier prompt and are never answered from.")
-    for side in SIDES:
+    for side in table.sides():
         absent = table.without_text(side)
         if absent:
             click.echo(f"{absent:,} rows hold no text of the {side}; a sentence stands in.")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from policies.outcomes import Outcome, message_text
+from policies.outcomes import Answered, Outcome, message_text
 
-Side = Literal["student", "teacher"]
+Side = str
+"""student, teacher, or the name of one of several teachers after the first."""
 SIDES: tuple[Side, ...] = ("student", "teacher")
 
 # About what a subword tokenizer makes of European text; good enough to stream by and to count.
@@ -78,7 +79,13 @@ class ReplayTable:
                 names.setdefault(row.student_model, "student")
             if row.teacher_model:
                 names.setdefault(row.teacher_model, "teacher")
+            for teacher in row.teachers[1:]:
+                names.setdefault(teacher.model, teacher.model)
         return names
+
+    def sides(self) -> tuple[Side, ...]:
+        """All that answer differently."""
+        return tuple(dict.fromkeys((*SIDES, *self.names().values())))
 
     def without_text(self, side: Side) -> int:
         """How many rows have no text for this side."""
@@ -109,7 +116,7 @@ def answer_of(row: Outcome, side: Side) -> Answer:
         logprobs=logprobs,
         finish_reason="length" if finish == "length" else "stop",
         prompt_tokens=max(1, len(_PIECE.findall(row.prompt))),
-        cost_usd=row.student_cost if side == "student" else row.teacher_cost,
+        cost_usd=row.student_cost if side == "student" else _teacher(row, side).cost,
         is_stand_in=stand_in,
     )
 
@@ -129,7 +136,13 @@ def prompts_of(body: Mapping[str, Any]) -> list[str]:
 
 
 def _response(row: Outcome, side: Side) -> str | None:
-    return row.student_response if side == "student" else row.teacher_response
+    return row.student_response if side == "student" else _teacher(row, side).response
+
+
+def _teacher(row: Outcome, side: Side) -> Answered:
+    if side == "teacher":
+        return Answered(side, response=row.teacher_response, cost=row.teacher_cost)
+    return next((each for each in row.teachers if each.model == side), Answered(side))
 
 
 def _split(text: str, count: int) -> tuple[str, ...]:

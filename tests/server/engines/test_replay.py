@@ -207,3 +207,28 @@ def test_a_taken_port_and_an_empty_split(table_path, url):
     process = run("--outcomes", str(table_path), "--port", "0", "--split", "val")
     _, said = process.communicate(timeout=20)
     assert (process.returncode, said) in ((2, "tw replay: no row belongs to the split 'val'\n"),)
+
+
+async def test_several_teachers_answer_by_their_names(tmp_path) -> None:
+    said = {"small": "5", "medium": "4?", "large": "It is 4."}
+    rows = [
+        {"id": "r1", "prompt": "2 + 2?", "model": model, "role": "student" if model == "small" else "teacher",
+         "quality": 1, "response": text, "cost": 0.001 * i}
+        for i, (model, text) in enumerate(said.items())
+    ]  # fmt: skip
+    rows += [{**rows[0], "id": "r2", "prompt": "3?"}, {**rows[1], "id": "r2", "prompt": "3?"}]
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    process = run("--outcomes", str(path), "--port", "0")
+    try:
+        first = process.stdout.readline()
+        assert first.endswith("/v1 as student, teacher, small, medium, large\n")
+        assert process.stdout.readline() == "1 rows hold no text of the large; a sentence stands in.\n"
+        url = first.split(" on ")[1].split(" as ")[0]
+        for model, text, cost in (("teacher", "4?", 0.001), ("medium", "4?", 0.001), ("large", "It is 4.", 0.002)):
+            status, _, body = await post(url, {**chat("2 + 2?"), "model": model})
+            assert (status, body["choices"][0]["message"]["content"]) == (200, text)
+            assert body["usage"]["cost"] == pytest.approx(cost)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
