@@ -3,7 +3,7 @@
 How many numbers are kept of it (none among the choices) is chosen on the validation split; the test figure of every
 choice is printed as well.
 
-    python -m benchmarks.encoder --encoder DIR --data DIR [--table NAME ...] [--seeds N] [--out F]
+    python -m benchmarks.encoder --encoder DIR --data DIR [--table NAME ...] [--size N ...] [--seeds N] [--out F]
 """
 
 import argparse
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.tables import tables_in
 from policies.action import Step
 from policies.features import prompt_of
-from policies.outcomes import Outcome, read_outcomes
+from policies.outcomes import Outcome, sample_outcomes
 from policies.prompt_features import Floats, read_prompt
 from policies.sentences import find_encoder
 from training.dataset import Table, build_table
@@ -78,18 +78,18 @@ def plain_ms(rows: list[Outcome]) -> float:
     return round((time.thread_time() - began) * 1e3 / len(rows[:500]), 3)
 
 
-def measure(data: Path, name: str, encoder_name: str, seeds: int, say: Any = print) -> dict[str, Any]:
-    rows = read_outcomes(tables_in(data) / f"{name}.parquet")
+def measure(data: Path, name: str, encoder_name: str, seeds: int, sizes: list[int], most: int) -> dict[str, Any]:
+    rows = sample_outcomes(tables_in(data) / f"{name}.parquet", most=most).rows
     table = build_table(rows, "prompt")
     encoder = find_encoder(encoder_name)
     texts = [prompt_of(row).last_user for row in rows]
     result: dict[str, Any] = {"rows": len(rows), "plain_ms": plain_ms(rows), **times(encoder, texts)}
-    say(f"{name}: encoder {result['p50_ms']} ms (95%: {result['p95_ms']}), plain features {result['plain_ms']} ms")
+    print(f"{name}: encoder {result['p50_ms']} ms (95%: {result['p95_ms']}), plain features {result['plain_ms']} ms")
     vectors = read_all(encoder, texts)
-    for size in SIZES:
+    for size in sizes:
         result[str(size)] = [learn(widened(table, encoder, vectors, size), seed) for seed in range(seeds)]
-        say(f"{name}, {size} numbers: {result[str(size)]}")
-    val = {size: float(np.mean([each["val"] for each in result[str(size)]])) for size in SIZES}
+        print(f"{name}, {size} numbers: {result[str(size)]}", flush=True)
+    val = {size: float(np.mean([each["val"] for each in result[str(size)]])) for size in sizes}
     result["chosen"] = max(val, key=lambda size: val[size])
     return result
 
@@ -106,22 +106,27 @@ def main() -> None:
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--table", action="append")
+    parser.add_argument("--size", action="append", type=int, help="Numbers kept; 0: no encoder. Repeatable.")
+    parser.add_argument("--most-rows", type=int, default=1_000_000, help="Of a larger table a sample of this size.")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    sizes = arguments.size or list(SIZES)
     found: dict[str, Any] = {}
     with threadpool_limits(limits=1):
         for name in arguments.table or TABLES:
-            found[name] = measure(arguments.data, name, arguments.encoder, arguments.seeds)
+            found[name] = measure(arguments.data, name, arguments.encoder, arguments.seeds, sizes, arguments.most_rows)
             if arguments.out is not None:
                 arguments.out.parent.mkdir(parents=True, exist_ok=True)
                 arguments.out.write_text(json.dumps(found, indent=1) + "\n")
-    print("| table | without | 16 | 32 | 64 | chosen on val | ms per prompt, plain / encoder |")
-    print("|---|---|---|---|---|---|---|")
+    kept = " | ".join(f"{size} numbers" if size else "without" for size in sizes)
+    print(f"| table | rows | {kept} | chosen on val | ms per prompt, plain / encoder |")
+    print("|---|---|" + "---|" * (len(sizes) + 2))
     for name, each in found.items():
-        cells = " | ".join(f"{np.mean([one['test'] for one in each[str(size)]]):.3f}" for size in SIZES)
-        print(f"| {name} | {cells} | {each['chosen'] or 'none'} | {each['plain_ms']} / {each['p50_ms']} |")
+        cells = " | ".join(f"{np.mean([one['test'] for one in each[str(size)]]):.3f}" for size in sizes)
+        last = f"{each['chosen'] or 'none'} | {each['plain_ms']} / {each['p50_ms']}"
+        print(f"| {name} | {each['rows']} | {cells} | {last} |")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/samples"))
     parser.add_argument("--questions", type=int, default=3000)
+    parser.add_argument("--count", action="append", type=int, help="Samples looked at; repeatable.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -73,6 +74,7 @@ def main() -> None:
     if not outcomes.exists():
         write_prompts(prompts, arguments.questions)
         collect(arguments.work, prompts, outcomes, "--samples", str(MOST), "--sample-tokens", str(TOKENS))
+    counts = arguments.count or list(COUNTS)
     rows = [row for row in read_outcomes(outcomes) if row.student_response is not None]
     told = parquet.read_table(outcomes, columns=["student_tokens_out", "student_sample_tokens"]).to_pydict()
     answer = float(np.mean([value for value in told["student_tokens_out"] if value is not None]))
@@ -80,7 +82,7 @@ def main() -> None:
     torch.set_num_threads(1)
     result: dict[str, Any] = {"rows": len(rows), "answer_tokens": answer, "sample_tokens": sample}
     with threadpool_limits(limits=1):
-        for count in COUNTS:
+        for count in counts:
             result[str(count)] = [learn(rows, count, seed) for seed in range(arguments.seeds)]
             print(count, result[str(count)], flush=True)
     if arguments.out is not None:
@@ -89,7 +91,7 @@ def main() -> None:
     print(f"{len(rows)} rows; an answer has {answer:.1f} tokens, a sample {sample:.1f}")
     print(f"| samples | APGR val | APGR test | {shares} | student tokens a request |")
     print("|---|---|---|" + "---|" * (len(BUDGETS) + 1))
-    for count in COUNTS:
+    for count in counts:
         names = ("val", "test", *(f"pgr_{budget}" for budget in BUDGETS))
         means = [float(np.mean([each[name] for each in result[str(count)]])) for name in names]
         cells = " | ".join(f"{mean:.3f}" for mean in means)

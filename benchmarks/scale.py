@@ -3,7 +3,7 @@
 Makes Parquet tables (14 columns, short prompts, drafts) in a temporary folder and reads each in its own process, like
 `tw train policy --most-rows`: rows are streamed, and a sample of them stays in memory.
 
-    python -m benchmarks.scale [--most N] [--largest N] [--train] [--out F]
+    python -m benchmarks.scale [--most N] [--smallest N] [--largest N] [--train] [--out F]
 """
 
 import argparse
@@ -24,7 +24,7 @@ import pyarrow.parquet as parquet
 
 from policies.outcomes import sample_outcomes
 
-SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 3_000_000, 10_000_000)
 CHUNK = 250_000
 """Rows made at one time."""
 
@@ -111,6 +111,7 @@ def train(path: Path, out: Path, most: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=20_000, help="Rows kept.")
+    parser.add_argument("--smallest", type=int, default=SIZES[0])
     parser.add_argument("--largest", type=int, default=SIZES[-1])
     parser.add_argument("--train", action="store_true", help="Train on the largest as well.")
     parser.add_argument("--out", type=Path)
@@ -123,7 +124,7 @@ def main() -> None:
     print("| rows | file MB | rows kept | seconds | of them CPU | peak memory MB |")
     print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for rows in [size for size in SIZES if size <= arguments.largest]:
+        for rows in [size for size in SIZES if arguments.smallest <= size <= arguments.largest]:
             path = Path(folder) / f"{rows}.parquet"
             write(path, rows)
             command = [sys.executable, "-m", "benchmarks.scale", "--read", str(path), "--most", str(arguments.most)]
