@@ -29,6 +29,7 @@ from server.settings import SHIPPED, Settings, Upstream
 
 # A model of several gigabytes takes its time to load, and a first start may download it.
 _ENGINE_READY_S = 1800.0
+_PREFIX_CACHE_MB = 64
 
 
 class StartError(Exception):
@@ -165,7 +166,7 @@ async def _prepare_budget(settings: Settings, parsed: Parsed) -> None:
 def _engines(console: Console, settings: Settings) -> Iterator[Settings]:
     """Starts the models that are to be started, side by side; gives settings in which both are URLs."""
     engines = {
-        role: ManagedEngine(_spec(role, upstream, settings.state_dir))
+        role: ManagedEngine(_spec(role, upstream, settings.state_dir, helping=settings.help.by != "off"))
         for role, upstream in _roles(settings).items()
         if upstream.model is not None
     }
@@ -227,15 +228,17 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _spec(role: str, upstream: Upstream, state_dir: Path) -> EngineSpec:
+def _spec(role: str, upstream: Upstream, state_dir: Path, *, helping: bool = False) -> EngineSpec:
     assert upstream.model is not None
     kind = choose_kind(upstream.model) if upstream.engine == "auto" else upstream.engine
+    # Helped answers come back to each model again and again; vLLM keeps prefixes anyway.
+    kept = ("--prefix-cache-mb", str(_PREFIX_CACHE_MB)) if helping and kind == "embedded" else ()
     return EngineSpec(
         role=role,
         kind=kind,
         model=upstream.model,
         log_path=state_dir / "engines" / f"{role}.log",
-        args=upstream.engine_args,
+        args=(*kept, *upstream.engine_args),
         python=upstream.python if kind == "vllm" else None,
     )
 

@@ -49,8 +49,10 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
 
     from server.engines.embedded.app import Engine, create_engine_app
     from server.engines.embedded.jobs import Delivery
+    from server.engines.embedded.llama import LlamaRunner
     from server.engines.embedded.loading import load
     from server.engines.embedded.masked import Denoiser, MaskedScheduler
+    from server.engines.embedded.prefixes import Prefixes
     from server.engines.embedded.requests import Model
     from server.engines.embedded.scheduler import Scheduler
 
@@ -63,6 +65,8 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
         defaults=loaded.defaults,
     )
     runner = loaded.runner
+    if options.prefix_cache_mb and isinstance(runner, LlamaRunner):
+        runner.prefixes = Prefixes(options.prefix_cache_mb << 20)
     rest: dict[str, Any] = {"max_batch": options.max_batch, "max_waiting": options.max_waiting}
 
     def make_scheduler(deliver: Callable[[list[Delivery]], None]) -> Scheduler:
@@ -123,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-model-len", type=int, help="tokens of context; default: what the model has")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument(
+        "--prefix-cache-mb", type=int, default=0, help="memory for texts that prompts may go on from; plain Llamas only"
+    )
     parser.add_argument("--threads", type=int, help="default: 1 below 200 MB of weights, else half of the cores")
     return parser
 

@@ -28,6 +28,8 @@ class KeyValues:
         self._rows = 0
         self._columns = 0
         self._joining: slice | None = None
+        self._known = 0
+        """Columns of the joining sequence that need not be read."""
         self._row_numbers: NDArray[np.int64] = np.arange(0)
         self.positions: NDArray[np.int64] = np.arange(0)
         """(rows,) where this step's token goes, in `begin_step`."""
@@ -40,6 +42,29 @@ class KeyValues:
         self.width = max(lengths)
         self._reserve(len(self.lengths), self.width)
         self._joining = slice(first, len(self.lengths))
+        self._known = 0
+
+    def begin_join_after(self, length: int, known: Sequence[tuple[Array, Array]], columns: int) -> None:
+        """One sequence of `length` tokens joins, of which the first `columns` have been read before: `known` holds, for
+        each layer, keys and values of at least those, (heads, tokens, head size)."""
+        self.begin_join([length])
+        self._known = columns
+        row = len(self.lengths) - 1
+        for layer, (keys, values) in enumerate(known):
+            for blocks, array in ((self._keys, keys), (self._values, values)):
+                block = blocks[layer]
+                if block is None:
+                    block = blocks[layer] = self._block(array[None])
+                block[row, :, :columns] = array[:, :columns]
+
+    def copy(self, row: int) -> tuple[tuple[Array, Array], ...]:
+        """Keys and values of one sequence, layer by layer: (heads, tokens, head size)."""
+        length = self.lengths[row]
+        return tuple(
+            (keys[row, :, :length].copy(), values[row, :, :length].copy())
+            for keys, values in zip(self._keys, self._values, strict=True)
+            if keys is not None and values is not None
+        )
 
     def begin_step(self) -> None:
         rows = len(self.lengths)
@@ -62,6 +87,11 @@ class KeyValues:
         if all_keys is None or all_values is None:
             all_keys = self._keys[layer] = self._block(keys)
             all_values = self._values[layer] = self._block(values)
+        if self._joining is not None and self._known:
+            row, end = self._joining, self._known + keys.shape[2]
+            all_keys[row, :, self._known : end] = keys
+            all_values[row, :, self._known : end] = values
+            return all_keys[row, :, :end], all_values[row, :, :end]
         if self._joining is not None:  # nothing came before, so the new tokens are all there is to see
             all_keys[self._joining, :, : keys.shape[2]] = keys
             all_values[self._joining, :, : values.shape[2]] = values

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engines.embedded.cache import KeyValues
+from server.engines.embedded.prefixes import Kept, Prefixes
 from server.engines.embedded.sampler import Logits
 from server.engines.spec import UnusableWeights
 from server.engines.weights import weight_files
@@ -171,6 +172,10 @@ class LlamaRunner:
         self._cos, self._sin = _angles(context, shape.head, shape.rope_base)
         self._layers = [_read(tensors, f"model.layers.{i}.") for i in range(shape.layers)]
         self._memory = KeyValues(shape.layers, context)
+        self.prefixes: Prefixes | None = None
+        """Where texts are kept for prompts that begin like them."""
+        self._texts: list[list[int]] = []
+        """Of each row, while `prefixes` keeps them."""
 
     def join(self, prompts: Sequence[Sequence[int]]) -> Logits:
         return np.concatenate([self._read_prompt(prompt) for prompt in prompts])
@@ -178,6 +183,9 @@ class LlamaRunner:
     def step(self, tokens: Sequence[int]) -> Logits:
         memory = self._memory
         memory.begin_step()
+        if self.prefixes is not None:
+            for text, token in zip(self._texts, tokens, strict=True):
+                text.append(token)
         positions = memory.positions
         rows, groups = len(tokens), self._heads // self._kv_heads
         unseen = np.where(np.arange(memory.width) <= positions[:, None], 0, -np.inf).astype(np.float32)[:, None, None]
@@ -193,16 +201,31 @@ class LlamaRunner:
         return self._logits(hidden)
 
     def leave(self, row: int) -> None:
+        if self.prefixes is not None:
+            self.prefixes.keep(Kept(tuple(self._texts[row]), self._memory.copy(row)))
+            last = self._texts.pop()
+            if row < len(self._texts):
+                self._texts[row] = last
         self._memory.leave(row)
 
     def clear(self) -> None:
+        self._texts.clear()
+        if self.prefixes is not None:
+            self.prefixes.clear()
         self._memory.clear()
 
     def _read_prompt(self, prompt: Sequence[int]) -> Logits:
         """(1, vocabulary)"""
-        length, groups = len(prompt), self._heads // self._kv_heads
-        self._memory.begin_join([length])
-        unseen = np.triu(np.full((length, length), -np.inf, np.float32), 1)
+        whole, groups = len(prompt), self._heads // self._kv_heads
+        known, kept = (0, None) if self.prefixes is None else self.prefixes.longest(prompt)
+        if kept is None:
+            self._memory.begin_join([whole])
+        else:
+            self._memory.begin_join_after(whole, kept.layers, known)
+        if self.prefixes is not None:
+            self._texts.append(list(prompt))
+        length = whole - known
+        unseen = np.triu(np.full((length, whole), -np.inf, np.float32), known + 1)
 
         def attend(layer: int, turned: Floats, values: Floats) -> Floats:
             heads_first = turned.swapaxes(0, 1)
@@ -211,7 +234,7 @@ class LlamaRunner:
             mixed = self._mix(queries, keys[0, :, None], values[0, :, None], unseen)
             return mixed.reshape(self._heads, length, self._head).swapaxes(0, 1).reshape(length, -1)
 
-        hidden = self._blocks(prompt, self._cos[:length], self._sin[:length], attend)
+        hidden = self._blocks(prompt[known:], self._cos[known:whole], self._sin[known:whole], attend)
         return self._logits(hidden[-1:])
 
     def _mix(self, queries: Floats, keys: Floats, values: Floats, unseen: Floats) -> Floats:
