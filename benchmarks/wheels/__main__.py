@@ -20,6 +20,7 @@ from benchmarks.wheels.curves import asked, curves, summary
 from benchmarks.wheels.measuring import bench_of, speculative, teacher_texts
 from benchmarks.wheels.sizes import SIZES, WheelsSizes
 from training.distill.report import versions, write_json
+from training.distill.wheels.restrictions import HELD_OUT, TRAINED
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 SIDE = ("cross-entropy", "sequence-level distillation", *BASELINES, *(arm for arm in WHEELS if arm != "wheels"))
@@ -65,7 +66,7 @@ def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed:
         told = json.loads((student / "wheels.json").read_text())
         points = work / "points" / f"{arm.replace(' ', '-')}-{seed}"
         result |= curves(bench, told["offsets"], SHARES, points, only=("wheels",))
-        result["asked"] = asked(bench, told, SHARES, size.asked)
+        result["asked"] = asked(bench, told, SHARES, size.asked, (TRAINED[0], HELD_OUT[0]))
     else:
         result |= curves(bench, {}, SHARES, work / "points" / f"{arm.replace(' ', '-')}-{seed}", only=())
     write_json(file, result)

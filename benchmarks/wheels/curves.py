@@ -82,10 +82,16 @@ def _short(point: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in point.items() if name != "said"}
 
 
-def asked(bench: Bench, told: Mapping[str, Any], shares: Sequence[float], count: int) -> list[dict[str, Any]]:
-    """Requested and realised share for every phrasing, by words alone and with the level's offset."""
+def asked(
+    bench: Bench,
+    told: Mapping[str, Any],
+    shares: Sequence[float],
+    count: int,
+    phrasings: Sequence[str] = (*TRAINED, *HELD_OUT),
+) -> list[dict[str, Any]]:
+    """Requested and realised share for every one of `phrasings`, by words alone and with the level's offset."""
     rows = []
-    for phrasing in (*TRAINED, *HELD_OUT):
+    for phrasing in phrasings:
         for share in shares:
             restriction = Restriction(share, phrasing)
             row: dict[str, Any] = {"requested": share, "phrasing": phrasing, "held_out": phrasing in HELD_OUT}
