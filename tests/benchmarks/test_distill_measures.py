@@ -1,0 +1,54 @@
+"""What the distillation benchmarks measure with: worked out by hand."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.distill.diffusion import closed, self_bleu, valid_sums, valid_words
+from benchmarks.distill.measuring import steps_to
+from benchmarks.distill.tables import cell, interval
+
+
+def test_a_sum_counts_where_its_whole_line_is_right():
+    # The first and the last line of a text may be cut off and do not count.
+    assert valid_sums(["+01=002\n12+34=046\n12+34=047\n99+01=100\n50+"]) == pytest.approx(2 / 3)
+    assert valid_sums(["1\n12+34=46\n12 34=046\n\n5"]) == 0.0
+    assert valid_sums([""]) == 0.0
+
+
+def test_a_word_counts_where_it_is_whole_and_known():
+    assert valid_words(["ing the cat sxt on the m", "one"], {"the", "cat", "on"}) == pytest.approx(4 / 5)
+
+
+def test_self_bleu_is_one_among_equals_and_small_among_strangers():
+    words = ["a", "b", "c", "d", "e", "f"]
+    assert self_bleu([words, words, words]) == pytest.approx(1.0)
+    assert self_bleu([list("abcdef"), list("ghijkl")]) < 0.15
+
+
+def test_the_closed_share_of_a_gap():
+    assert closed(2.0, 1.0, 1.25) == pytest.approx(0.75)
+    assert closed(0.2, 0.6, 0.1) == pytest.approx(-0.25)
+    assert closed(1.0, 1.0, 1.0) is None
+    assert closed(1.0, None, 1.0) is None
+
+
+def test_steps_to_a_goal_lie_between_two_validations():
+    curve = [
+        {"step": 0, "val_kl": 1.0},
+        {"step": 5, "loss": 9.0},
+        {"step": 10, "val_kl": 0.6},
+        {"step": 20, "val_kl": 0.4},
+    ]
+    assert steps_to(curve, 0.7) == pytest.approx(7.5)
+    assert steps_to(curve, 0.4) == pytest.approx(20.0)
+    assert steps_to(curve, 2.0) == pytest.approx(0.0)
+    assert steps_to(curve, 0.3) is None
+
+
+def test_an_interval_needs_two_seeds_and_is_students():
+    assert interval([1.0]) is None
+    low, high = interval([1.0, 2.0, 3.0]) or (0.0, 0.0)
+    assert (low, high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5))
+    assert cell([1.0], 1) == "1.0"
+    assert cell([None], 1) == "-"
