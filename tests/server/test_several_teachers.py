@@ -59,7 +59,12 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    tmp_path: Path, policy: Policy, budget: str = "At most 100% of requests.", *, prompts_cost: bool = True
+    tmp_path: Path,
+    policy: Policy,
+    budget: str = "At most 100% of requests.",
+    *,
+    prompts_cost: bool = True,
+    stored: bool = False,
 ) -> AsyncIterator[Served]:
     async with (
         fault_upstream(name="student") as student,
@@ -77,7 +82,7 @@ async def served(
             for label, upstream, usd in (("coder", coder, CHEAP_USD), ("scholar", scholar, DEAR_USD))
         )
         async with running_gateway(
-            tmp_path, student.url, None, budget=budget, policy=policy, teachers=teachers
+            tmp_path, student.url, None, budget=budget, policy=policy, stored=stored, teachers=teachers
         ) as running:
             yield Served(running, student, coder, scholar)
 
@@ -313,3 +318,25 @@ async def test_a_gateway_with_one_teacher_keeps_its_records(tmp_path: Path) -> N
             for text, route in (("other=9 teacher=-1", "student"), ("other=-9 teacher=1", "teacher")):
                 _, headers, _ = await running.chat(text)
                 assert headers["x-tw-route"] == route
+
+
+async def test_a_trained_policy_chooses_from_a_process_of_its_own(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from server.policy_store import PolicyStore
+    from tests.training import several
+    from tests.training.test_several_teachers import QUICK
+    from training.train_policy import train_policy
+
+    table = several.write(tmp_path / "table.jsonl", several.specialists(200, drafts=False))
+    train_policy([table], tmp_path / "policy", replace(QUICK, steps=20), signals="prompt", created="2026-11-21")
+    store = PolicyStore(tmp_path)
+    store.promote(store.add(tmp_path / "policy", 0.0), 0.0)
+    async with served(tmp_path, ScriptedPolicy(), stored=True) as here:
+        kinds = {"code-7b": several.TOPICS["code"], "scholar-70b": several.TOPICS["history"]}
+        for name, text in kinds.items():
+            word, reason, record = await here.ask(text.format(i=77))
+            assert (word, reason) == (name, "policy_teacher")
+            assert set(record["steps"][0]["teachers"]) == {"coder", "scholar"}
+            assert all(each["usd"] > 0 for each in record["steps"][0]["teachers"].values())
+        assert here.running.gateway.warnings() == []
