@@ -96,7 +96,7 @@ def specialists(seed: int, count: int = 2000) -> Rows:
     return found
 
 
-def measure(rows: Rows, seed: int, steps: int | None) -> dict[str, Any]:
+def measure(rows: Rows, seed: int, steps: int | None, *, with_alone: bool) -> dict[str, Any]:
     """The report of a policy that chooses, and of policies for one teacher each, over the same gap."""
     config = PathConsistencyConfig(seed=seed) if steps is None else PathConsistencyConfig(seed=seed, steps=steps)
     with tempfile.TemporaryDirectory() as name:
@@ -104,7 +104,7 @@ def measure(rows: Rows, seed: int, steps: int | None) -> dict[str, Any]:
         report = _trained(directory, "several", rows, config)
         gap = report["teacher_quality"] - report["student_quality"]
         alone = {}
-        for teacher in report["teachers"]:
+        for teacher in report["teachers"] if with_alone else ():
             own = [row for row in rows if row["model"] in ("student", teacher)]
             single = _trained(directory, teacher.replace(" ", "-"), own, config)
             gained = (single["teacher_quality"] - single["student_quality"]) * (single["apgr"] or 0.0)
@@ -134,7 +134,7 @@ def markdown(results: dict[str, list[dict[str, Any]]]) -> str:
             single = [each[best]["apgr"] for each in compared]
             more = np.mean([each[best]["learned_more"] for each in compared])
             low, high = compared[0][best]["learned_more_ci95"]
-            alone = [run["trained_alone"][best] for run in runs]
+            alone = [run["trained_alone"].get(best) for run in runs]
             shown = f"{np.mean(alone):.3f}" if budget == "calls" and None not in alone else "-"
             lines.append(
                 f"| {cell} | {budget} | {np.mean(learned):.3f} | {best} {np.mean(single):.3f} |"
@@ -147,6 +147,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="directory with the judged table")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cell", action="append", help="repeatable [all]")
+    parser.add_argument(
+        "--alone", action=argparse.BooleanOptionalAction, default=True, help="train for each alone, too"
+    )
     parser.add_argument("--steps", type=int, help="of training [1200]")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/several_teachers.json"))
     given = parser.parse_args()
@@ -161,9 +165,11 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     for cell, make in cells.items():
+        if given.cell and cell not in given.cell:
+            continue
         results[cell] = []
         for seed in range(given.seeds):
-            results[cell].append(measure(make(seed), seed, given.steps))
+            results[cell].append(measure(make(seed), seed, given.steps, with_alone=given.alone))
             print(f"{cell}, seed {seed}: {json.dumps(results[cell][-1]['by_calls'])}", flush=True)
             given.out.write_text(json.dumps(results, indent=2) + "\n")
     given.out.with_suffix(".md").write_text(markdown(results))
