@@ -58,6 +58,8 @@ METHODS: dict[str, Arms] = {
         "kd": {},
         "dpo+sft, kd": {"warmup": {}},
         "kd, extra steps": {"extra": True},
+        # Corrections drawn from the teacher instead of its likeliest word: they leave the student its entropy.
+        "dpo+sft sampled, kd": {"warmup": {"replace": "sample"}},
         "sft, kd": {"warmup": {"preference": 0.0, "imitation": 1.0}},
         "dpo, kd": {"warmup": {"preference": 1.0, "imitation": 0.0}},
     },
@@ -81,7 +83,8 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
         "fitted cosine": ("hidden.fitted_centred_cosine", 3), "KL": ("held.kl", 4), "KL halfway": ("kl_halfway", 4),
     },
     "warmup": {
-        "reverse KL on own text, start": ("start.reverse_kl", 4), "refused at start": ("start.refused_share", 4),
+        "reverse KL on own text, start": ("start.reverse_kl", 4), "KL there": ("start.kl", 4),
+        "refused at start": ("start.refused_share", 4),
         "steps to the KL of kd": ("steps_to_kd", 0), "NLL": ("held.nll", 4), "KL": ("held.kl", 4),
         "chosen gain": ("warmup_last.chosen_gain", 2), "rejected gain": ("warmup_last.rejected_gain", 2),
     },
