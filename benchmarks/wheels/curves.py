@@ -22,7 +22,7 @@ from training.distill.wheels.mixing import (
 )
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction
 
-MARGINS = (0.0, 0.5, 1.0, 2.0, 3.0)
+MARGINS = (0.0, 1.0, 2.0, 3.0)
 RIVALS = ("largest probability", "entropy", "random", "disagreement")
 
 
@@ -48,7 +48,7 @@ def curves(
     arms: dict[str, list[dict[str, Any]]] = {}
     wanted = ("wheels", *RIVALS) if only is None else tuple(only)
     # A little denser than asked for, so that lines between points are short.
-    dense = sorted({*shares, 0.15, 0.4})
+    dense = sorted({*shares, 0.15, 0.4}) if len(bench.test) > 200 else list(shares)
     for signal, asker, sign in (
         ("largest probability", by_largest_probability, -1.0),
         ("entropy", by_entropy, 1.0),

@@ -18,7 +18,7 @@ from training.distill.wheels.mixing import Asker, Looks, Mixed, always, mixed, n
 from training.distill.wheels.prompts import Example, read_examples, restricted
 from training.distill.wheels.restrictions import Restriction
 
-LIMIT = 48
+LIMIT, AT_ONCE = 48, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ def texts_of(
     """In the order of `examples`."""
     order = sorted(range(len(examples)), key=lambda i: (len(examples[i].prompt), i))
     found: list[Mixed | None] = [None] * len(examples)
-    for start in range(0, len(order), 100):
-        places = order[start : start + 100]
+    for start in range(0, len(order), AT_ONCE):
+        places = order[start : start + AT_ONCE]
         some = [examples[i] for i in places]
         texts = mixed(
             bench.student, bench.teacher,
@@ -114,9 +114,9 @@ def quantiles(bench: Bench, shares: Sequence[float], signal: str) -> list[float]
         return never(looks)
 
     values = []
-    for start in range(0, len(bench.calibration), 100):
+    for start in range(0, len(bench.calibration), AT_ONCE):
         seen.clear()
-        texts = texts_of(bench, bench.calibration[start : start + 100], look)
+        texts = texts_of(bench, bench.calibration[start : start + AT_ONCE], look)
         grid = torch.stack(seen, 1)
         order = sorted(range(len(texts)), key=lambda i, at=start: (len(bench.calibration[at + i].prompt), i))  # type: ignore[misc]
         for row, place in enumerate(order):

@@ -23,6 +23,6 @@ class WheelsSizes:
 
 SIZES = {
     "full": WheelsSizes("full", FULL, 2_700, 30, 2_048, 1_000, 500, 100, 300),
-    "small": WheelsSizes("small", SMALL, 900, 18, 512, 200, 60, 20, 100),
+    "small": WheelsSizes("small", SMALL, 900, 18, 512, 128, 40, 8, 64),
     "quick": WheelsSizes("quick", QUICK, 30, 3, 48, 20, 12, 4, 12),
 }

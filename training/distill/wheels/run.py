@@ -20,7 +20,7 @@ from training.distill.wheels.mixing import Looks, Mixed, mixed
 from training.distill.wheels.prompts import Example, read_examples, restricted, room_for
 from training.distill.wheels.restrictions import Restriction
 
-CALIBRATED = 128
+CALIBRATED = 64
 
 
 @dataclass(frozen=True, slots=True)
