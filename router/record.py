@@ -157,6 +157,8 @@ class DecisionRecord:
 
     segments: tuple[SegmentRecord, ...] = ()
     """Who wrote what, in order, of an answer that was open to help."""
+    mixed_response: str | None = None
+    """An answer that both wrote, where `log_text` is on; it is then nobody's `student_response`."""
     help_off: str | None = None
     """Where help is switched on: why this request could not have any."""
     sample_tokens: int = 0

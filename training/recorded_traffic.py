@@ -132,7 +132,7 @@ def record_traffic(rows: Sequence[Logged]) -> Recorded:
 def _left_out(row: Logged) -> str | None:
     if row.reason is Reason.PASSED_THROUGH:
         return "the endpoint is not routed"
-    if any(step.step == Step.HELP for step in row.steps):
+    if row.reason is Reason.HELPED or any(step.step == Step.HELP for step in row.steps):
         return "help was given inside the answer"
     # A client that hung up (499) had its decision; a budget that rejects (429) is a refusal like any other.
     if row.status >= 400 and row.status != 499 and row.reason is not Reason.BUDGET_EXHAUSTED:

@@ -75,6 +75,7 @@ HELPED = [
 
 async def test_a_helped_answer_is_one_answer_whole_and_streamed(tmp_path: Path) -> None:
     async with helping(tmp_path) as (gateway, pair):
+        gateway.gateway.settings = gateway.gateway.settings.model_copy(update={"log_text": True})
         status, headers, data = await gateway.chat(QUESTION)
         record = await gateway.record(headers)
         _, stream_headers, raw = await gateway.stream(QUESTION, stream_options={"include_usage": True})
@@ -85,6 +86,7 @@ async def test_a_helped_answer_is_one_answer_whole_and_streamed(tmp_path: Path) 
     assert data["usage"] == {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
     assert told(record) == told(stream_record) == HELPED
     assert (record["teacher_calls"], record["teacher_tokens"], record["student_tokens"]) == (1, 5 + 2, 5)
+    assert (record["mixed_response"], record["student_response"], record["teacher_response"]) == (TEXT, None, None)
     # A stream's headers go out before anybody knows whether it will be helped.
     assert (stream_headers["x-tw-route"], stream_headers["x-tw-reason"]) == ("mixed", "help_on")
     assert (stream_record["route"], stream_record["reason"]) == ("mixed", "helped")
