@@ -55,6 +55,8 @@ def estimate_names(teachers: int = 1) -> tuple[str, ...]:
 
 
 CLIP = 5.0
+MOST_ENCODED = 8
+"""Prompts that an encoder reads while others wait: a fifth of a second or so of one core."""
 _NOTHING = Draft("", complete=False)
 _COST = "cost.usd"
 _DETAILS = ("expected_student_quality", "expected_gain", "expected_teacher_calls", "price")
@@ -264,6 +266,11 @@ class WheelsPolicy:
     def samples(self) -> SampleWish | None:
         """What the gateway is to ask the student for beside the draft."""
         return self.estimators.samples
+
+    @property
+    def most_together(self) -> int | None:
+        """How many observations may be scored in one go, where each takes long; None where they are quick."""
+        return None if self.estimators.sentences is None else MOST_ENCODED
 
     def warm(self) -> None:
         """Loads what scoring needs and loading the artifact did not: the sentence encoder. Raises ArtifactError."""

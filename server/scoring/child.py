@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "version": policy.version,
                     "steps": [step.value for step in policy.steps],
                     "typical": typical_of(policy),
+                    "together": getattr(policy, "most_together", None),
                     "samples": None if wish is None else wish.describe(),
                 }
             )

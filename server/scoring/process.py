@@ -27,7 +27,8 @@ MOST_TOGETHER = 32
 """Observations in a frame: the first of them waits for the last."""
 MOST_UNDER_WAY = 2
 """Frames: one being scored and one ready to be, so that the process never waits for the worker's next turn."""
-START_WITHIN_S = 30.0
+START_WITHIN_S = 60.0
+"""A sentence encoder brings torch with it, which takes seconds to import, on a busy machine many."""
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
 
 _Asked = tuple[Observation, "asyncio.Future[Scores]"]
@@ -103,6 +104,7 @@ class ProcessScorer:
         self.steps = tuple(Step(step) for step in said["steps"])
         self.typical = tuple((gain, usd) for gain, usd in said["typical"])
         self.samples = None if said["samples"] is None else SampleWish.of(said["samples"])
+        line.together = min(said["together"] or MOST_TOGETHER, MOST_TOGETHER)
         self._line = line
 
     async def _stop(self) -> None:
@@ -155,6 +157,7 @@ class _Line(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self.answered = 0
+        self.together = MOST_TOGETHER
         self.greeting: asyncio.Future[dict[str, Any]] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
         """Why."""
@@ -200,7 +203,7 @@ class _Line(asyncio.Protocol):
     def _send(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._under_way) < MOST_UNDER_WAY and self._transport is not None:
-            batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+            batch, self._waiting = self._waiting[: self.together], self._waiting[self.together :]
             self._under_way.append(batch)
             self._transport.write(batch_frame([observation for observation, _ in batch]))
             if len(self._under_way) == 1:

@@ -3,7 +3,7 @@
 worker  -> child   [[observation, ...]]            one frame, one batch
 child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] where the policy raised; of a policy that
                    knows several teachers [score, {...}, [[name, score, gain, usd, most_usd], ...]]
-child   -> worker  {"name", "version", "steps", "typical", "samples"} or {"error"}: the first frame, once
+child   -> worker  {"name", "version", "steps", "typical", "samples", "together"} or {"error"}: the first frame, once
 """
 
 import math
