@@ -8,6 +8,7 @@ policy with and without them on the same rows. A sample is a whole answer here: 
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/samples"))
     parser.add_argument("--questions", type=int, default=3000)
     parser.add_argument("--count", action="append", type=int, help="Samples looked at; repeatable.")
+    parser.add_argument("--no-logprobs", action="store_true", help="As if the student's server gave none.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -76,6 +78,8 @@ def main() -> None:
         collect(arguments.work, prompts, outcomes, "--samples", str(MOST), "--sample-tokens", str(TOKENS))
     counts = arguments.count or list(COUNTS)
     rows = [row for row in read_outcomes(outcomes) if row.student_response is not None]
+    if arguments.no_logprobs:
+        rows = [replace(row, student_logprobs=None, student_entropies=None) for row in rows]
     told = parquet.read_table(outcomes, columns=["student_tokens_out", "student_sample_tokens"]).to_pydict()
     answer = float(np.mean([value for value in told["student_tokens_out"] if value is not None]))
     sample = float(np.mean([value for value in told["student_sample_tokens"] if value is not None])) / MOST
