@@ -15,6 +15,7 @@ drafts = st.builds(
     entropies=st.lists(numbers, max_size=3).map(tuple),
     finish_reason=st.none() | st.sampled_from(["stop", "length"]),
     complete=st.booleans(),
+    samples=st.lists(texts, max_size=3).map(tuple),
 )
 prompts = st.builds(
     lambda before, last, apart, turn, route: Prompt(last if apart else before + last, last, turn, route),
