@@ -157,7 +157,10 @@ def settings(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 def test_every_setting_is_in_the_operators_page() -> None:
     text = (ROOT / "docs" / "operators.md").read_text().replace("`teacher.", "`student.")
-    assert [name for name in settings(Settings) if f"`{name.replace('teacher.', 'student.')}`" not in text] == []
+    names = {name.replace("teacher.", "student.") for name in settings(Settings)}
+    # Each of several teachers has a model's settings, and a label.
+    names = {name if name == "teachers.label" else name.replace("teachers.", "student.") for name in names}
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 
 def test_what_deploy_sets_are_settings() -> None:
