@@ -65,6 +65,14 @@ def measure(engine: str, tokens: int, answers: int, *, caching: bool, exact: boo
             }
 
 
+def arms(engine: str, only: str | None) -> list[tuple[bool, bool]]:
+    """(prefix caching, hand over by token ids). The embedded engine is started with its cache wherever help is on."""
+    found = {"ids": (True, True), "text": (True, False)}
+    if engine == "vllm":
+        found["uncached"] = (False, True)
+    return [arm for name, arm in found.items() if only in (None, name)]
+
+
 def helps(record: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
     """(the student's turn before it, the teacher's turn) in milliseconds, of each whole help."""
     segments = record["segments"]
@@ -120,15 +128,13 @@ def main() -> None:
     parser.add_argument("--engine", choices=["embedded", "vllm"], default="embedded")
     parser.add_argument("--tokens", type=int, nargs="+", default=[4, 16], metavar="K")
     parser.add_argument("--answers", type=int, default=4, help="helped answers per row")
+    parser.add_argument("--only", choices=["ids", "text", "uncached"], help="one of the three arms")
     parser.add_argument("--out", type=Path, help="where to keep the rows as JSON")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for tokens in options.tokens:
-            arms = [(True, True), (True, False)]
-            if options.engine == "vllm":
-                arms.append((False, True))
-            for caching, exact in arms:
+            for caching, exact in arms(options.engine, options.only):
                 for row in measure(
                     options.engine, tokens, options.answers, caching=caching, exact=exact, folder=Path(folder)
                 ):

@@ -15,10 +15,10 @@ from functools import lru_cache
 from router.aim import Aim, Weighed, steered
 from router.terms import simplest
 
-_REST = 2.0
-"""Helps that should fit into what is left before help is wanted as often as the share allows in the long run."""
-_SWING = 8.0
-"""Helps above (below) that at which everything (nothing) is wanted."""
+_REST = 2.0, 6.0
+"""Helps, and tokens, that should fit into what is left before help is wanted as often as the share allows for good."""
+_SWING = 8.0, 24.0
+"""The same above (below) that at which everything (nothing) is wanted."""
 
 _PROPORTIONAL, _INTEGRAL, _MOST_LEANING = 0.5, 0.05, 4.0
 """In nats: of a logit, at full pull; of it, per answer; and at most."""
@@ -121,8 +121,9 @@ class Leaning:
 
 def _pull(account: TokenAccount, share: float, tokens: int) -> float:
     """-1..1: nothing more should be asked for, or everything."""
-    behind = (share * account.total - account.teacher) / tokens
-    return min(max((behind - _REST) / _SWING, -1.0), 1.0)
+    behind = share * account.total - account.teacher
+    rest, swing = (max(helps * tokens, least) for helps, least in (_REST, _SWING))
+    return min(max((behind - rest) / swing, -1.0), 1.0)
 
 
 def percent(share: float, levels: tuple[int, ...]) -> int:
