@@ -50,6 +50,10 @@ def evaluation_run(
         rivals = {name: values[keep] for name, values in scores.items()}
     tick("policy")
     if teachers_known(policy):
+        if calibration or regret:
+            raise CannotEvaluate(
+                "pictures of calibration and regret are drawn for one teacher; this policy has several"
+            )
         return _run_several(policy, rows, plot=plot)
     report = evaluate(policy, rows, baselines=rivals)
     pictures: dict[str, bytes] = {}

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from training.evaluate import curve, hindsight
+from policies.baselines import AlwaysStudent
+from training.evaluate import CannotEvaluate, curve, hindsight
+from training.evaluation_run import evaluation_run
 from training.plots import regret
 
 STUDENT = np.array([0.0, 1.0, 0.0, 1.0])
@@ -47,3 +49,9 @@ def test_the_picture_of_regret_is_the_same_each_time() -> None:
     report = {"student_quality": 0.5, "teacher_quality": 0.75, "curve": curve(lambda _: SCORES, STUDENT, TEACHER)}
     assert regret(report)[:4] == b"\x89PNG"
     assert regret(report) == regret(report)
+
+
+def test_pictures_for_one_teacher_are_refused_to_a_policy_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.evaluation_run.teachers_known", lambda _: ("a", "b"))
+    with pytest.raises(CannotEvaluate, match="drawn for one teacher"):
+        evaluation_run(AlwaysStudent(), [], regret=True)
