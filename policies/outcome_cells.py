@@ -78,7 +78,8 @@ def _parquet(path: Path) -> Iterator[Any]:
             path, "reading Parquet needs pyarrow: pip install 'training-wheels[tables]', or give JSON lines"
         ) from None
     try:
-        with parquet.ParquetFile(path) as file:
+        # Reading ahead would keep what was read: memory would grow with the file.
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
             yield file
     except (arrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
