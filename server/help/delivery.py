@@ -58,21 +58,11 @@ class HelpedAnswer:
 
     async def outgoing(self) -> AsyncIterator[list[bytes]]:
         """Events. Raises UpstreamFault where the student breaks off."""
-        answer, shapes = self.answer, self._shapes
-        shapes.head = answer.head
-        opening = shapes.opening()
-        if opening:
-            yield [opening]
-        last = Out("")
-        async for out in answer.pieces():
-            # The last text goes with the finish reason, as servers do it that know it then.
-            if answer.line.finish is not None:
-                last = Out(last.text + out.text, last.entries + out.entries, {**last.extra, **out.extra})
-            else:
-                yield [shapes.chunk(out, answer.usage)]
-        self._finish()
-        self.at_end = True
-        yield [shapes.closing(last, answer.line.finish or "stop", answer.line.stop_reason, answer.usage)]
+        async for event in events(self.answer, self._shapes):
+            if self.answer.line.finish is not None:
+                self._finish()
+                self.at_end = True
+            yield [event]
 
     async def whole(self) -> bytes:
         """Raises UpstreamFault."""
@@ -95,6 +85,22 @@ class HelpedAnswer:
         if not self._done:
             self._done = True
             self._worker.answered(self.answer.line.used, 0 if self._watch is None else self._watch.checks)
+
+
+async def events(answer: MixedAnswer, shapes: Shapes) -> AsyncIterator[bytes]:
+    """A begun answer as a stream; its finish is known when the last event comes."""
+    shapes.head = answer.head
+    opening = shapes.opening()
+    if opening:
+        yield opening
+    last = Out("")
+    async for out in answer.pieces():
+        # The last text goes with the finish reason, as servers do it that know it then.
+        if answer.line.finish is not None:
+            last = Out(last.text + out.text, last.entries + out.entries, {**last.extra, **out.extra})
+        else:
+            yield shapes.chunk(out, answer.usage)
+    yield shapes.closing(last, answer.line.finish or "stop", answer.line.stop_reason, answer.usage)
 
 
 async def prompt_ids(upstream: Upstream, request: GenerationRequest) -> tuple[int, ...] | None:

@@ -18,9 +18,10 @@ QUESTIONS = ["What is 12 + 30?", "Tom has 7 bags with 12 apples each and eats 5 
 START_S = 600.0
 
 
-async def served(folder: Path, **settings: str) -> AsyncIterator[RunningGateway]:
+async def served(folder: Path, engine: str = "vllm", **settings: str) -> AsyncIterator[RunningGateway]:
+    """Without limits, so that who is doubted does not depend on what came before."""
     assert PYTHON.exists(), f"{PYTHON} is missing: run deploy/vllm-cpu-env.sh, or make test-vllm"
-    arguments = ["--engine", "vllm", "--vllm-python", str(PYTHON), "--budget", "At most 10000 calls a day."]
+    arguments = ["--engine", engine, "--vllm-python", str(PYTHON), "--budget", "No limit on the teacher."]
     env = {f"TW_HELP__{name.upper()}": value for name, value in settings.items()}
     started = RunningGateway(folder / "state", arguments, env)
     try:
@@ -71,6 +72,14 @@ async def test_the_teacher_writes_inside_answers_and_the_counts_are_right(watche
         assert record["teacher_calls"] == len(helps)
         assert record["teacher_tokens"] == sum(segment["billed_tokens"] for segment in helps)
         assert record["teacher_tokens"] > told["teacher"]
+
+
+async def test_vllm_and_the_embedded_engine_write_the_same_helped_answer(
+    watched: RunningGateway, tmp_path: Path
+) -> None:
+    on_vllm = [(await answered(watched, question))[0] for question in QUESTIONS]
+    async for gateway in served(tmp_path, "embedded", by="policy", tokens="5", doubt="0.95"):
+        assert [(await answered(gateway, question))[0] for question in QUESTIONS] == on_vllm
 
 
 async def test_text_with_characters_of_many_bytes_comes_through_whole(watched: RunningGateway) -> None:

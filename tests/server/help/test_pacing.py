@@ -40,7 +40,7 @@ class Granting:
         self.promise = promise
         self.refused = 0
 
-    async def admit(self, text_bytes: int, tokens: int) -> Help | None:  # noqa: ARG002
+    async def admit(self, text_bytes: int, tokens: int) -> Help | None:
         if self.promise.reserve(tokens) is not None:
             self.refused += 1
             return None

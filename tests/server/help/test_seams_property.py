@@ -7,6 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.help.answer import MixedAnswer
+from server.help.delivery import events
 from server.help.shapes import Shapes
 from tests.server.help.models import Ledger, Model, asked, mixed, run
 
@@ -43,6 +45,17 @@ def until_stop(text: str, stops: list[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
+async def streamed(answer: MixedAnswer, shapes: Shapes, endpoint: str) -> str:
+    await answer.begin()
+    sent = b"".join([event async for event in events(answer, shapes)])
+    answer.close()
+    found = [json.loads(event[6:]) for event in sent.split(b"\n\n")[:-2]]
+    choices = [chunk["choices"][0] for chunk in found]
+    assert sent.endswith(b"data: [DONE]\n\n")
+    assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + ["stop"]
+    return "".join(choice["delta"]["content"] if endpoint == "chat" else choice["text"] for choice in choices)
+
+
 @settings(max_examples=120, deadline=None)
 @given(cases())
 def test_what_the_client_gets_is_the_concatenation_of_what_was_written(case: dict[str, Any]) -> None:
@@ -60,14 +73,17 @@ def test_what_the_client_gets_is_the_concatenation_of_what_was_written(case: dic
         request, student, teacher, ledger, by=case["by"], tokens=case["k"], watched_tokens=case["watched"],
         retry_tokens=4,
     )  # fmt: skip
-    got, outs = asyncio.run(run(answer))
     expected = until_stop(text, case["stop"])
+    if case["stream"]:
+        got = asyncio.run(streamed(answer, Shapes(request, "<help>"), case["endpoint"]))
+    else:
+        _, outs = asyncio.run(run(answer))
+        whole = json.loads(Shapes(request, "<help>").whole(outs, "stop", None, answer.usage))["choices"][0]
+        got = whole["message"]["content"] if case["endpoint"] == "chat" else whole["text"]
     assert got == expected
     assert answer.line.finish == "stop"
     assert {help_.outcome for help_ in ledger.given} <= {"settled", "released"}
     assert answer.line.used == sum(segment.tokens for segment in answer.segments)
-    whole = json.loads(Shapes(request, "<help>").whole(outs, "stop", None, answer.usage))["choices"][0]
-    assert (whole["message"]["content"] if case["endpoint"] == "chat" else whole["text"]) == expected
 
 
 @settings(max_examples=60, deadline=None)
