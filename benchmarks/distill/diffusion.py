@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM
 
-from benchmarks.distill.material import bf16, save_fresh, shakespeare, sums, trained
+from benchmarks.distill.material import CONTEXT, bf16, save_fresh, shakespeare, sums, trained
 from benchmarks.distill.sizes import Sizes
 from benchmarks.distill.surroundings import surroundings
 from training.distill.batches import collate
@@ -58,12 +58,19 @@ def of_data(
 ) -> dict[str, list[dict[str, Any]]]:
     if name == "shakespeare":
         files, tokenizer, words = shakespeare(data, work, sizes)
+        judge_rows = sizes.diffusion_rows
     else:
-        (files, tokenizer), words = sums(work, sizes), set()
-        sizes = replace(sizes, base_steps=sizes.sums_base_steps, judge_steps=sizes.sums_judge_steps)
+        of = sizes.sums
+        # The judge reads whole contexts; as many tokens in a step as the denoiser sees.
+        judge_rows = max(1, of.rows * of.length // CONTEXT)
+        (files, tokenizer), words = sums(work, of), set()
+        sizes = replace(
+            sizes, length=of.length, from_steps=of.from_steps, denoiser=of.model, judge=of.model,
+            base_steps=of.base_steps, judge_steps=of.judge_steps, round_steps=of.round_steps, diffusion_rows=of.rows,
+        )  # fmt: skip
     say(f"{name}: judge")
     judge_path, judge_report = trained(
-        "judge", sizes.judge, files, tokenizer, work, steps=sizes.judge_steps, rows=sizes.diffusion_rows, rate=2e-3,
+        "judge", sizes.judge, files, tokenizer, work, steps=sizes.judge_steps, rows=judge_rows, rate=2e-3,
         seed=100,
     )  # fmt: skip
     judge = load_model(str(judge_path), "float32", "judge").eval()
@@ -323,7 +330,11 @@ def _right(line: str) -> bool:
     a, plus, b = left.partition("+")
     parts = (a, b, right)
     return bool(
-        equals and plus and all(p.isdigit() for p in parts) and len(right) == 3 and int(a) + int(b) == int(right)
+        equals
+        and plus
+        and all(p.isdigit() for p in parts)
+        and len(a) + 1 == len(b) + 1 == len(right)
+        and int(a) + int(b) == int(right)
     )
 
 

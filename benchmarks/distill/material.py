@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.distill.sizes import Shape, Sizes
+from benchmarks.distill.sizes import Shape, Sizes, SumSizes
 from benchmarks.distill.surroundings import surroundings
 from training.distill.config import DataConfig, TrainingConfig
 from training.distill.examples import read_rows
@@ -224,16 +224,16 @@ def _words(text: str) -> list[str]:
     return "".join(c.lower() if c.isalpha() or c == "'" else " " for c in text).split()
 
 
-def sums(work: Path, sizes: Sizes) -> tuple[dict[str, Path], Any]:
-    """Lines `a+b=c`, packed into texts; whether one is right needs no judge."""
+def sums(work: Path, sizes: SumSizes) -> tuple[dict[str, Path], Any]:
+    """Lines `a+b=c` of one width; whether one is right needs no judge."""
     draw = random.Random(0)
+    width, most = sizes.digits, 10**sizes.digits
     lines = []
-    for _ in range(sizes.sums):
-        a, b = draw.randrange(100), draw.randrange(100)
-        lines.append(f"{a:02d}+{b:02d}={a + b:03d}")
-    text = "\n".join(lines) + "\n"
-    cut = len(text) * 9 // 10
-    return _text_files(work, "sums", text[:cut], text[cut:]), characters(text)
+    for _ in range(sizes.lines):
+        a, b = draw.randrange(most), draw.randrange(most)
+        lines.append(f"{a:0{width}d}+{b:0{width}d}={a + b:0{width + 1}d}\n")
+    cut = len(lines) * 9 // 10
+    return _text_files(work, "sums", "".join(lines[:cut]), "".join(lines[cut:])), characters("".join(lines))
 
 
 def _text_files(work: Path, name: str, train_text: str, held: str) -> dict[str, Path]:

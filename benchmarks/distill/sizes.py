@@ -14,6 +14,21 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class SumSizes:
+    """Sums of numbers of `digits` digits. `length` is a whole number of lines, so that every text begins with one."""
+
+    digits: int
+    lines: int
+    length: int
+    from_steps: int
+    model: Shape
+    base_steps: int
+    judge_steps: int
+    round_steps: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """Translation: rows of Multi30k (those longer than `context` tokens are left out), shapes, epochs of each stage,
     rows per step. Diffusion: steps of each stage."""
@@ -40,13 +55,11 @@ class Sizes:
     from_steps: int
     base_steps: int
     judge_steps: int
-    sums_base_steps: int
-    sums_judge_steps: int
     round_steps: int
     round_rate: float
     diffusion_rows: int
     sampled: int
-    sums: int
+    sums: "SumSizes"
 
 
 # On Multi30k a student of 128 x 4 already reaches its teacher; 64 x 2 leaves a gap to see something in.
@@ -55,8 +68,9 @@ FULL = Sizes(
     teacher=Shape(320, 864, 5, 5), teacher_epochs=10, student=Shape(64, 176, 2, 2), student_epochs=3, distil_epochs=3,
     rows=64, teacher_rate=1e-3, student_rate=3e-3, evaluate_every=100, warm_prompts=4_000,
     denoiser=Shape(160, 432, 5, 5), judge=Shape(160, 432, 5, 5), length=128, from_steps=128,
-    base_steps=6_000, judge_steps=3_000, sums_base_steps=6_000, sums_judge_steps=1_500,
-    round_steps=800, round_rate=3e-4, diffusion_rows=32, sampled=256, sums=200_000,
+    base_steps=6_000, judge_steps=3_000, round_steps=800, round_rate=3e-4, diffusion_rows=32, sampled=256,
+    sums=SumSizes(digits=2, lines=200_000, length=120, from_steps=128, model=Shape(160, 432, 5, 5),
+        base_steps=6_000, judge_steps=1_500, round_steps=800, rows=32),
 )  # fmt: skip
 
 # Fewer tokens in a step: with so few seconds, more steps teach more than larger ones.
@@ -65,8 +79,9 @@ SMALL = Sizes(
     teacher=Shape(128, 352, 3, 4), teacher_epochs=2.5, student=Shape(64, 176, 2, 2), student_epochs=0.5,
     distil_epochs=0.75, rows=32, teacher_rate=3e-3, student_rate=3e-3, evaluate_every=40, warm_prompts=1_000,
     denoiser=Shape(128, 352, 3, 4), judge=Shape(128, 352, 3, 4), length=64, from_steps=64,
-    base_steps=2_500, judge_steps=1_200, sums_base_steps=1_600, sums_judge_steps=400,
-    round_steps=200, round_rate=1e-3, diffusion_rows=16, sampled=256, sums=100_000,
+    base_steps=2_500, judge_steps=1_200, round_steps=200, round_rate=1e-3, diffusion_rows=16, sampled=256,
+    sums=SumSizes(digits=1, lines=100_000, length=28, from_steps=32, model=Shape(64, 176, 2, 4),
+        base_steps=2_000, judge_steps=240, round_steps=250, rows=16),
 )  # fmt: skip
 
 QUICK = Sizes(
@@ -74,6 +89,7 @@ QUICK = Sizes(
     teacher=Shape(64, 128, 2, 2), teacher_epochs=3, student=Shape(32, 64, 1, 2), student_epochs=1, distil_epochs=1,
     rows=16, teacher_rate=3e-3, student_rate=3e-3, evaluate_every=10, warm_prompts=48,
     denoiser=Shape(32, 64, 2, 2), judge=Shape(32, 64, 1, 2), length=32, from_steps=32,
-    base_steps=40, judge_steps=30, sums_base_steps=40, sums_judge_steps=30,
-    round_steps=10, round_rate=1e-3, diffusion_rows=8, sampled=16, sums=2_000,
+    base_steps=40, judge_steps=30, round_steps=10, round_rate=1e-3, diffusion_rows=8, sampled=16,
+    sums=SumSizes(digits=1, lines=2_000, length=28, from_steps=32, model=Shape(32, 64, 2, 2),
+        base_steps=40, judge_steps=30, round_steps=10, rows=8),
 )  # fmt: skip

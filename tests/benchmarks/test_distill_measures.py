@@ -13,6 +13,7 @@ def test_a_sum_counts_where_its_whole_line_is_right():
     # The first and the last line of a text may be cut off and do not count.
     assert valid_sums(["+01=002\n12+34=046\n12+34=047\n99+01=100\n50+"]) == pytest.approx(2 / 3)
     assert valid_sums(["1\n12+34=46\n12 34=046\n\n5"]) == 0.0
+    assert valid_sums(["1\n1+3=04\n1+3=4\n"]) == pytest.approx(1 / 2)
     assert valid_sums([""]) == 0.0
 
 
