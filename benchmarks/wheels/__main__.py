@@ -32,7 +32,7 @@ def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) 
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
-    pair = pair_of(data, pairs, size, seed)
+    pair = pair_of(data, pairs, work, size, seed)
     student, report = made("wheels", pair, work, size, seed)
     bench = bench_of(student, pair, size)
     told = json.loads((student / "wheels.json").read_text())
@@ -58,7 +58,7 @@ def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed:
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
-    pair = pair_of(data, pairs, size, seed)
+    pair = pair_of(data, pairs, work, size, seed)
     student, _ = made(arm, pair, work, size, seed)
     bench = bench_of(student, pair, size)
     result: dict[str, Any] = {"arm": arm, "seed": seed}

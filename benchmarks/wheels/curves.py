@@ -54,20 +54,26 @@ def curves(
         ("entropy", by_entropy, 1.0),
     ):
         if signal in wanted:
-            at = quantiles(bench, dense, signal)
-            arms[signal] = [point(f"{signal} {s:g}", ask=asker(sign * t)) for s, t in zip(dense, at, strict=True)]
+            more = [*dense, 0.6]
+            at = quantiles(bench, more, signal)
+            arms[signal] = [point(f"{signal} {s:g}", ask=asker(sign * t)) for s, t in zip(more, at, strict=True)]
     if "random" in wanted:
-        arms["random"] = [point(f"random {s:g}", ask=at_random(s, torch.Generator().manual_seed(0))) for s in shares]
+        arms["random"] = [
+            point(f"random {s:g}", ask=at_random(s, torch.Generator().manual_seed(0))) for s in (*shares, 0.6)
+        ]
     if "disagreement" in wanted:
         arms["disagreement"] = [point(f"disagreement {m:g}", ask=by_disagreement(m)) for m in MARGINS]
     if "wheels" in wanted:
         # In words alone, and with the offset that pacing starts from.
         arms["wheels"] = [point(f"wheels {s:g}", ask=by_help(), restriction=Restriction(s, TRAINED[0])) for s in dense]
+        last = max(dense)
+        beyond = {"ask": by_help(0.4), "restriction": Restriction(last, TRAINED[0])}
+        arms["wheels"].append(point(f"wheels {last:g} and more", **beyond))
         arms["wheels, paced"] = [
             point(f"wheels paced {s:g}", ask=by_help(offsets[f"{s:g}"]), restriction=Restriction(s, TRAINED[0]))
             for s in dense
             if f"{s:g}" in offsets
-        ]
+        ] + arms["wheels"][-1:]
     for points in arms.values():
         points.append(student)
         points.append(teacher)

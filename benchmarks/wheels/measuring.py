@@ -18,7 +18,7 @@ from training.distill.wheels.mixing import Asker, Looks, Mixed, always, mixed, n
 from training.distill.wheels.prompts import Example, read_examples, restricted
 from training.distill.wheels.restrictions import Restriction
 
-LIMIT, AT_ONCE = 48, 128
+LIMIT, AT_ONCE, FAR = 48, 128, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,14 @@ def quantiles(bench: Bench, shares: Sequence[float], signal: str) -> list[float]
 
 
 def at_share(points: Sequence[dict[str, Any]], share: float, key: str) -> float | None:
-    """On straight lines between measured points; None beyond the last."""
+    """On straight lines between measured points; None beyond the last, and where two points lie so far apart that the
+    line between them says nothing."""
     ordered = sorted(points, key=lambda point: float(point["share"]))
     for left, right in pairwise(ordered):
         if left["share"] <= share <= right["share"]:
             width = right["share"] - left["share"]
+            if width > FAR:
+                return None
             part = 0.0 if width == 0 else (share - left["share"]) / width
             return float(left[key] + part * (right[key] - left[key]))
     return None

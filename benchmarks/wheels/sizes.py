@@ -7,11 +7,13 @@ from benchmarks.distill.sizes import FULL, QUICK, SMALL, Sizes
 
 @dataclass(frozen=True, slots=True)
 class WheelsSizes:
-    """`steps` of every arm after the pair's student; `rounds` of `trajectories` texts; `tested` sentences for quality,
+    """`start` steps of word-level distillation make the student that every arm begins with, `steps` more make the arm;
+    `rounds` of `trajectories` texts; `tested` sentences for quality,
     `asked` for shares, `timed` for the clock, `calibrated` validation sentences for thresholds."""
 
     name: str
     pair: Sizes
+    start: int
     steps: int
     rounds: int
     trajectories: int
@@ -22,7 +24,7 @@ class WheelsSizes:
 
 
 SIZES = {
-    "full": WheelsSizes("full", FULL, 2_700, 30, 2_048, 1_000, 500, 100, 300),
-    "small": WheelsSizes("small", SMALL, 900, 18, 512, 128, 40, 8, 64),
-    "quick": WheelsSizes("quick", QUICK, 30, 3, 48, 20, 12, 4, 12),
+    "full": WheelsSizes("full", FULL, 1_800, 1_800, 30, 2_048, 1_000, 500, 100, 300),
+    "small": WheelsSizes("small", SMALL, 900, 400, 8, 512, 128, 40, 8, 64),
+    "quick": WheelsSizes("quick", QUICK, 30, 30, 3, 48, 20, 12, 4, 12),
 }
