@@ -1,0 +1,77 @@
+"""`tw serve --help-by student` with real engines: the shipped pair, its student given a `<help>` of its own."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from server.settings import SHIPPED
+from tests.serving import RunningGateway
+
+QUESTION = "Tom has 7 bags with 12 apples each and eats 5 apples. How many apples are left?"
+DIGIT = "7"
+
+
+def student_that_asks(directory: Path) -> Path:
+    """The shipped student with `<help>` added as `tw distill wheels` adds it. It asks where it would write that digit:
+    the new token's embedding is the digit's, a little longer, and so is its logit."""
+    shutil.copytree(SHIPPED / "student", directory)
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    config = json.loads((directory / "config.json").read_text())
+    new = config["vocab_size"]
+    digit = tokenizer["model"]["vocab"][DIGIT]
+    like = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokenizer["added_tokens"].append({"id": new, "content": "<help>", **like})
+    weights = load_file(directory / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    weights[name] = np.concatenate([weights[name], 1.05 * weights[name][digit][None]])
+    config["vocab_size"] = new + 1
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (directory / "config.json").write_text(json.dumps(config))
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    return directory
+
+
+async def answered(gateway: RunningGateway, **fields: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """(text, body, record)"""
+    body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 40, **fields}
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{gateway.url}/v1/chat/completions", json={"model": "auto", **body}) as response:
+            assert response.status == 200, await response.text()
+            answer, decision = await response.json(), response.headers["x-tw-decision-id"]
+        async with http.get(f"{gateway.url}/v1/decisions/{decision}", headers=gateway.as_admin) as response:
+            record: dict[str, Any] = await response.json()
+    return answer["choices"][0]["message"]["content"], answer, record
+
+
+@pytest.mark.parametrize("exact", ["true", "false"])
+async def test_a_student_asks_with_its_own_token_and_nobody_sees_it(tmp_path: Path, exact: str) -> None:
+    student = student_that_asks(tmp_path / "student")
+    arguments = ["--student", str(student), "--teacher", str(SHIPPED / "teacher"), "--help-by", "student"]
+    arguments += ["--help-tokens", "6", "--budget", "No limit on the teacher."]
+    gateway = RunningGateway(tmp_path / "state", arguments, {"TW_HELP__EXACT": exact})
+    await gateway.start()
+    try:
+        text, answer, record = await answered(gateway, logprobs=True, top_logprobs=3)
+        plain, _, alone = await answered(gateway)
+        many = await asyncio.gather(*(answered(gateway) for _ in range(4)))
+    finally:
+        await gateway.stop()
+    hand_over = "token ids are handed over" if exact == "true" else "text is handed over"
+    assert f"the student asks, the teacher writes 6 tokens each time, {hand_over}" in gateway.log.read_text()
+    helps = [segment for segment in record["segments"] if segment["by"] == "teacher"]
+    assert helps
+    assert {segment["reason"] for segment in helps} == {"asked"}
+    assert record["route"] == alone["route"] == "mixed"
+    assert answer["usage"]["completion_tokens"] == sum(segment["tokens"] for segment in record["segments"])
+    assert "help" not in json.dumps(answer)
+    tokens = [entry["token"] for entry in answer["choices"][0]["logprobs"]["content"]]
+    assert "".join(token for token in tokens if token != "<|end|>") == text
+    assert text == plain, "handed over by text, as log-probabilities need it, or as the settings say"
+    assert {each[0] for each in many} == {plain}
