@@ -27,9 +27,12 @@ def measure_steps(model: str, generic: bool) -> Iterator[dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     from server.engines.embedded.loading import load
+    from server.engines.embedded.masked import Denoiser
     from server.engines.embedded.runner import TransformersRunner
 
     loaded = load(model, threads=1)
+    if isinstance(loaded.runner, Denoiser):
+        raise SystemExit(f"{model} is a masked diffusion model, which takes no step per token")
     runner = loaded.runner
     if generic:
         plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)  # type: ignore[no-untyped-call]
