@@ -19,45 +19,35 @@ import numpy as np
 
 from policies.action import Step
 from policies.cost import CostModel
-from policies.draft_features import DRAFT_FEATURES
-from policies.estimators import Arrays, DenseLinear, Forest, NgramLinear
-from policies.features import PromptView, read_draft, read_prompt
-from policies.observation import Draft, Observation
+from policies.estimators import Arrays
+from policies.features import PromptView, read_prompt
+from policies.observation import Observation
 from policies.policy import Scores, TeacherScore
-from policies.prompt_features import PROMPT_FEATURES, Floats, Ints
-from policies.samples import SAMPLE_FEATURES, SampleWish, read_samples
-from policies.sentences import Sentences, find_encoder, sentence_names
+from policies.prompt_features import Floats
+from policies.samples import SampleWish
+from policies.sentences import Sentences, find_encoder
+from policies.text_estimators import ESTIMATES, Estimators, StageEstimators, estimate_names, feature_names
 
 if TYPE_CHECKING:
     from policies.artifact import Manifest
 
-ESTIMATES = (
-    "ngrams_student",
-    "ngrams_gain",
-    "linear_student",
-    "linear_gain",
-    "trees_student",
-    "trees_teacher",
-    "trees_gain",
-)
-"""What stands before the other features; twice at the defer step, from the prompt and from the draft."""
-
-
-def estimate_names(teachers: int = 1) -> tuple[str, ...]:
-    """`ESTIMATES`; of several teachers each has those that are about a teacher, numbered from 0."""
-    if teachers == 1:
-        return ESTIMATES
-    return tuple(
-        name if name.endswith("student") else f"{name}_{k}"
-        for name in ESTIMATES
-        for k in range(1 if name.endswith("student") else teachers)
-    )
-
+__all__ = [
+    "CLIP",
+    "ESTIMATES",
+    "MOST_ENCODED",
+    "Estimators",
+    "Prices",
+    "StageEstimators",
+    "StepNet",
+    "WheelsPolicy",
+    "estimate_names",
+    "feature_names",
+    "softplus",
+]
 
 CLIP = 5.0
 MOST_ENCODED = 8
 """Prompts that an encoder reads while others wait: a fifth of a second or so of one core."""
-_NOTHING = Draft("", complete=False)
 _COST = "cost.usd"
 _DETAILS = ("expected_student_quality", "expected_gain", "expected_teacher_calls", "price")
 
@@ -152,90 +142,6 @@ class Prices:
     @cached_property
     def _points(self) -> tuple[list[float], list[float]]:
         return self.log_share.tolist(), self.price.tolist()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StageEstimators:
-    """What is expected from the prompt, or with the draft: n-grams first, the others over them and the features."""
-
-    ngrams: NgramLinear
-    linear: DenseLinear
-    forest: Forest
-
-    def __call__(self, dense: Floats, ngrams: Sequence[Ints]) -> Floats:
-        """Dense features (B, F) and hashed n-grams of B texts -> (B, len(ESTIMATES))"""
-        first = self.ngrams(ngrams)
-        features = np.concatenate([dense, first], axis=1)
-        return np.concatenate([first, self.linear(features), self.forest(features)], axis=1)
-
-    def arrays(self, prefix: str) -> Arrays:
-        return {
-            **self.ngrams.arrays(f"{prefix}.ngrams"),
-            **self.linear.arrays(f"{prefix}.linear"),
-            **self.forest.arrays(f"{prefix}.forest"),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays, prefix: str) -> Self:
-        return cls(
-            NgramLinear.from_arrays(arrays, f"{prefix}.ngrams"),
-            DenseLinear.from_arrays(arrays, f"{prefix}.linear"),
-            Forest.from_arrays(arrays, f"{prefix}.forest"),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Estimators:
-    """From text to features of a step: the dense ones with the estimates before them."""
-
-    prompt: StageEstimators
-    draft: StageEstimators | None = None
-    sentences: Sentences | None = None
-    """What stands behind the features of the prompt, where an encoder was asked for."""
-    samples: SampleWish | None = None
-    """What stands behind the features of the draft, where samples were asked for."""
-
-    def features(self, observations: Sequence[Observation], views: Sequence[PromptView]) -> Floats:
-        """(B, F): estimates and features in the order of `feature_names`; all observations are of one step, and `views`
-        are their prompts read."""
-        prompts = np.stack([view.dense for view in views])
-        if self.sentences is not None:
-            read = self.sentences.read([observation.prompt.last_user for observation in observations])
-            prompts = np.concatenate([prompts, read], axis=1)
-        before = self.prompt(prompts, [view.ngrams for view in views])
-        if observations[0].step is Step.ROUTE:
-            return np.concatenate([before, prompts], axis=1)
-        assert self.draft is not None
-        drafts = [read_draft(each.draft or _NOTHING, view) for each, view in zip(observations, views, strict=True)]
-        both = np.concatenate([prompts, np.stack([dense for dense, _ in drafts])], axis=1)
-        if self.samples is not None:
-            wish = self.samples
-            pairs = zip(observations, views, strict=True)
-            agreed = [read_samples(each.draft or _NOTHING, wish, view) for each, view in pairs]
-            both = np.concatenate([both, np.stack(agreed)], axis=1)
-        # The draft's estimators see the n-gram estimates of the prompt as well.
-        counted = before[:, : len(self.prompt.ngrams.bias)]
-        after = self.draft(np.concatenate([both, counted], axis=1), [ngrams for _, ngrams in drafts])
-        return np.concatenate([before, after, both], axis=1)
-
-    def arrays(self) -> Arrays:
-        arrays = self.prompt.arrays("prompt") | (self.draft.arrays("draft") if self.draft is not None else {})
-        return arrays | (self.sentences.arrays() if self.sentences is not None else {})
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        prompt = StageEstimators.from_arrays(arrays, "prompt")
-        return cls(prompt, StageEstimators.from_arrays(arrays, "draft") if "draft.ngrams.idf" in arrays else None)
-
-
-def feature_names(step: Step, *, sentence_size: int = 0, samples: bool = False, teachers: int = 1) -> tuple[str, ...]:
-    """Names of what `Estimators.features` returns, in order."""
-    estimates = estimate_names(teachers)
-    prompt = (*PROMPT_FEATURES, *sentence_names(sentence_size))
-    if step is Step.ROUTE:
-        return (*estimates, *prompt)
-    drafted = (*DRAFT_FEATURES, *(SAMPLE_FEATURES if samples else ()))
-    return (*estimates, *(f"draft_{name}" for name in estimates), *prompt, *drafted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
