@@ -32,15 +32,17 @@ RANKING = {"k": 10, "weight": 2.0}
 LIGHT = {**RANKING, "weight": 0.5}
 BY_LOG = {**LIGHT, "on": "log-probability", "temperature": 1.0}
 FEATURES = {"kind": "nd", "weight": 1.0, "projection": "linear"}
+LIGHT_ND = {**FEATURES, "weight": 0.1}
 
 # The first three of each are run with every seed, the others with the first only.
 METHODS: dict[str, Arms] = {
     "ranking": {
         "kd": {},
+        "kd+light rank by log-probability": {"ranking": BY_LOG},
+        "kd+shuffled light rank by log-probability": {"ranking": {**BY_LOG, "shuffled": True}},
         "kd+rank": {"ranking": RANKING},
         "kd+shuffled rank": {"ranking": {**RANKING, "shuffled": True}},
         "kd+light rank": {"ranking": LIGHT},
-        "kd+light rank by log-probability": {"ranking": BY_LOG},
         "kd+rank, dynamic": {"ranking": {**RANKING, "dynamic": True}},
         "kd+rank by confidence": {"ranking": {**RANKING, "confidence": True}},
     },
@@ -48,7 +50,7 @@ METHODS: dict[str, Arms] = {
         "kd": {},
         "kd+nd": {"features": FEATURES},
         "kd+nd, shuffled": {"features": {**FEATURES, "shuffled": True}},
-        "kd+light nd": {"features": {**FEATURES, "weight": 0.1}},
+        "kd+light nd": {"features": LIGHT_ND},
         "kd+cos": {"features": {**FEATURES, "kind": "cos"}},
         "kd+mse": {"features": {**FEATURES, "kind": "mse"}},
         "kd+cos-norm": {"features": {**FEATURES, "kind": "cos-norm"}},
@@ -65,17 +67,17 @@ METHODS: dict[str, Arms] = {
     },
     "summary": {
         "kd": {},
-        "kd+rank": {"ranking": RANKING},
-        "kd+nd": {"features": FEATURES},
+        "kd+light rank by log-probability": {"ranking": BY_LOG},
+        "kd+light nd": {"features": LIGHT_ND},
         "dpo+sft, kd": {"warmup": {}},
-        "dpo+sft, kd+rank+nd": {"warmup": {}, "ranking": RANKING, "features": FEATURES},
+        "dpo+sft, kd+light rank by log-probability": {"warmup": {}, "ranking": BY_LOG},
         "reverse kd": {"loss": {"kind": "reverse"}},
     },
 }
 COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
     "ranking": {
-        "CR@5 held out": ("held.cr5", 4), "CR@5 train": ("train.cr5", 4), "MOR@10 held out": ("held.mor10", 4),
-        "MOR@10 train": ("train.mor10", 4), "NLL": ("held.nll", 4), "KL": ("held.kl", 4),
+        "CR@3 held out": ("held.cr3", 4), "CR@5 held out": ("held.cr5", 4), "CR@5 train": ("train.cr5", 4),
+        "MOR@10 held out": ("held.mor10", 4), "MOR@10 train": ("train.mor10", 4), "NLL": ("held.nll", 4), "KL": ("held.kl", 4),
     },
     "features": {
         "centred cosine": ("hidden.centred_cosine", 3), "norm ratio": ("hidden.norm_ratio", 3),
