@@ -77,7 +77,8 @@ METHODS: dict[str, Arms] = {
 COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
     "ranking": {
         "CR@3 held out": ("held.cr3", 4), "CR@5 held out": ("held.cr5", 4), "CR@5 train": ("train.cr5", 4),
-        "MOR@10 held out": ("held.mor10", 4), "MOR@10 train": ("train.mor10", 4), "NLL": ("held.nll", 4), "KL": ("held.kl", 4),
+        "MOR@10 held out": ("held.mor10", 4), "MOR@10 train": ("train.mor10", 4), "NLL": ("held.nll", 4),
+        "KL": ("held.kl", 4),
     },
     "features": {
         "centred cosine": ("hidden.centred_cosine", 3), "norm ratio": ("hidden.norm_ratio", 3),
