@@ -236,12 +236,18 @@ class MixedAnswer:
         largest = [entry.largest for piece in seen for entry in piece.entries]
         if not largest:
             return seen
-        looked = await self._watch.look(self.line.text, tuple(largest))
-        if not looked.wants_help:
-            return seen
-        at = largest.index(min(largest))
-        if not await self._admitted("doubted", looked, meanwhile=at):
-            self._fall_silent()
+        at = None
+        # However many tokens an engine sends at once, they are looked at as if they had come one after the other.
+        for start in range(0, len(largest), self._settings.watched_tokens):
+            window = largest[start : start + self._settings.watched_tokens]
+            looked = await self._watch.look(self.line.text, tuple(window))
+            if looked.wants_help:
+                at = start + window.index(min(window))
+                if not await self._admitted("doubted", looked, meanwhile=at):
+                    self._fall_silent()
+                    return seen
+                break
+        if at is None:
             return seen
         kept: list[Piece] = []
         for piece in seen:

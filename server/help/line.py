@@ -84,5 +84,6 @@ class Line:
         if piece.text and not piece.text.endswith("�"):
             self._ids += self._half_ids
             self._half_ids = []
-        # Several tokens in one piece: nobody can tell whether its last ones have their text in it.
-        self._unsure = len(piece.ids) > 1
+        # Several tokens in one piece, and nobody can tell whether its last ones have their text in it.
+        told = bool(piece.entries) and piece.text == "".join(entry.token for entry in piece.entries)
+        self._unsure = len(piece.ids) > 1 and not told
