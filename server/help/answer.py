@@ -10,60 +10,25 @@ The student's call is one long one: it is only left where help is given. Whoever
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from router.record import SegmentRecord
 from router.session import Role
 from server.answers import Usage
 from server.errors import UpstreamFault, UpstreamStatus, UpstreamUnreachable
 from server.generation_request import GenerationRequest
-from server.help.bodies import BAN, Ask, segment_body
+from server.help.bodies import BAN, Ask, segment_body, top_logprobs
 from server.help.line import Line
 from server.help.seams import REPEATED_WITHIN, repeats
 from server.help.shapes import Out
+from server.help.turns import Calls, Help, Turn, Watching
 from server.help.watch import Looked
 from server.help.wire import NO_REASON, Piece, Segment, Source
 from server.help.worker import HelpWorker
 
 _LONGEST_BAN = 1024
 _MOST_IN_VAIN = 3
-
-
-class Help(Protocol):
-    """A help that was admitted; `server.help.calls` has the real one."""
-
-    tokens: int
-    usage: Usage
-    usd: float
-    counts: bool
-
-    def settle(self, usage: Usage | None, written: int) -> None: ...
-    def release(self) -> None: ...
-
-
-class Calls(Protocol):
-    async def admit(self, text_bytes: int, tokens: int) -> Help | None: ...
-
-
-class Watching(Protocol):
-    async def look(self, text: str, largest: tuple[float, ...]) -> Looked: ...
-
-
-@dataclass(slots=True)
-class Turn:
-    """One model's stretch of the answer, from before it is called."""
-
-    by: Role
-    reason: str
-    since: float
-    used_before: int
-    segment: Segment | None = None
-    help: Help | None = None
-    looked: Looked | None = None
-    banned: int = 0
-    """Tokens for which the student may not ask; then it is called anew."""
-    begun: bool = False
 
 
 class MixedAnswer:
@@ -162,7 +127,7 @@ class MixedAnswer:
             bias = BAN
             if self._may_ask and (limit is None or self._silent < limit):
                 limit = turn.banned = self._silent
-        asked = _top_logprobs(self._request)
+        asked = top_logprobs(self._request)
         ask = Ask(
             self._student.name,
             limit,
@@ -333,7 +298,7 @@ class MixedAnswer:
             text=line.text,
             ids=self._ids("teacher"),
             same_vocabulary=self._traits.one_tokenizer,
-            top_logprobs=_top_logprobs(self._request),
+            top_logprobs=top_logprobs(self._request),
             wants_ids=line.ids() is not None,
             running_usage=self._traits.running_usage[1],
             nth=self._turns,
@@ -467,14 +432,6 @@ class MixedAnswer:
                 propensity=None if turn.looked is None else turn.looked.propensity,
             )
         )
-
-
-def _top_logprobs(request: GenerationRequest) -> int | None:
-    """How many alternatives the client wants to see; None: no log-probabilities at all."""
-    if not request.wants_logprobs:
-        return None
-    wanted = request.body.get("top_logprobs") if request.endpoint == "chat" else request.body["logprobs"]
-    return wanted if isinstance(wanted, int) and not isinstance(wanted, bool) else 0
 
 
 def _entries(pieces: list[Piece]) -> int:

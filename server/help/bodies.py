@@ -129,3 +129,11 @@ def restricted(request: GenerationRequest, template: str, percent: int) -> str |
     if not isinstance(prompt, str):
         return None
     return template.replace("{percent}", str(percent)).replace("{prompt}", prompt)
+
+
+def top_logprobs(request: GenerationRequest) -> int | None:
+    """How many alternatives the client wants to see; None: no log-probabilities at all."""
+    if not request.wants_logprobs:
+        return None
+    wanted = request.body.get("top_logprobs") if request.endpoint == "chat" else request.body["logprobs"]
+    return wanted if isinstance(wanted, int) and not isinstance(wanted, bool) else 0
