@@ -64,9 +64,9 @@ async def answered(gateway: RunningGateway, question: str, **fields: Any) -> tup
 
 async def test_the_teacher_writes_inside_answers_and_the_counts_are_right(watched: RunningGateway) -> None:
     for question in QUESTIONS:
-        _, usage, record = await answered(watched, question, extra_body={"ignore_eos": True})
+        _, usage, record = await answered(watched, question)
         told = {who: sum(s["tokens"] for s in record["segments"] if s["by"] == who) for who in ("student", "teacher")}
-        assert usage.completion_tokens == 64 == sum(told.values())
+        assert usage.completion_tokens == sum(told.values())
         assert (record["route"], record["student_tokens"]) == ("mixed", told["student"])
         helps = [segment for segment in record["segments"] if segment["by"] == "teacher"]
         assert record["teacher_calls"] == len(helps)
@@ -83,7 +83,7 @@ async def test_vllm_and_the_embedded_engine_write_the_same_helped_answer(
 
 
 async def test_text_with_characters_of_many_bytes_comes_through_whole(watched: RunningGateway) -> None:
-    text, _, record = await answered(watched, "Größe 日本 🙂 12 + 30?", extra_body={"ignore_eos": True})
+    text, _, record = await answered(watched, "Größe 日本 🙂 12 + 30?")
     assert record["error"] is None
     assert text
 

@@ -38,6 +38,8 @@ class Model:
     """Byte positions of tokens that it finds improbable."""
     per_batch: int = 1
     trims: bool = False
+    per_chunk: int = 1
+    """Tokens that come in one chunk."""
     unknown_stop: bool = False
     """Does not say why it stopped."""
     fails_after: int | None = None
@@ -151,7 +153,7 @@ class Events:
 
     def __init__(self, model: Model, chunks: list[dict[str, Any]]) -> None:
         self._model = model
-        self._chunks = chunks
+        self._chunks = together(chunks, model.per_chunk)
 
     async def batches(self) -> AsyncIterator[list[bytes]]:
         model = self._model
@@ -170,6 +172,33 @@ class Events:
 
     def close(self) -> None:
         self._model.closed += 1
+
+
+def together(chunks: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Chunks of up to `count` tokens each, as servers send them that are ahead of their reader."""
+    found: list[dict[str, Any]] = []
+    for chunk in chunks:
+        choice = chunk["choices"][0] if chunk["choices"] else None
+        before = found[-1]["choices"][0] if found and found[-1]["choices"] else None
+        opening = before is not None and "role" in before.get("delta", {})
+        if (
+            choice is None
+            or before is None
+            or opening
+            or found[-1]["tokens"] >= count
+            or "role" in choice.get("delta", {})
+        ):
+            found.append({**chunk, "tokens": 1})
+            continue
+        found[-1]["tokens"] += 1
+        if "delta" in choice:
+            before["delta"]["content"] += choice["delta"]["content"]
+        else:
+            before["text"] += choice["text"]
+        before["finish_reason"], before["stop_reason"] = choice["finish_reason"], choice["stop_reason"]
+        for name, values in (choice["logprobs"] or {}).items():
+            before["logprobs"][name] += values
+    return found
 
 
 @dataclass

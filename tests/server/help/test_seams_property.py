@@ -36,6 +36,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "stop": draw(st.lists(st.text("ab .日", min_size=1, max_size=3), max_size=2)),
         "stream": draw(st.booleans()),
         "unknown_stop": draw(st.booleans()),
+        "per_chunk": (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
     }
 
 
@@ -66,6 +67,7 @@ def test_what_the_client_gets_is_the_concatenation_of_what_was_written(case: dic
         "student", text, case["student_cuts"], set(case["asks"]), case["doubts"], case["batch"][0], trims[0]
     )
     teacher = Model("teacher", text, case["teacher_cuts"], per_batch=case["batch"][1], trims=trims[1])
+    student.per_chunk, teacher.per_chunk = case["per_chunk"]
     student.unknown_stop = teacher.unknown_stop = case["unknown_stop"]
     request = asked(case["endpoint"], stop=case["stop"], stream=case["stream"])
     ledger = Ledger(list(case["grants"]))
