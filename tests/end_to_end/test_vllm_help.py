@@ -67,11 +67,13 @@ async def test_the_teacher_writes_inside_answers_and_the_counts_are_right(watche
         _, usage, record = await answered(watched, question)
         told = {who: sum(s["tokens"] for s in record["segments"] if s["by"] == who) for who in ("student", "teacher")}
         assert usage.completion_tokens == sum(told.values())
-        assert (record["route"], record["student_tokens"]) == ("mixed", told["student"])
+        route = "mixed" if told["teacher"] else "student"
+        assert (record["route"], record["student_tokens"]) == (route, told["student"])
         helps = [segment for segment in record["segments"] if segment["by"] == "teacher"]
         assert record["teacher_calls"] == len(helps)
         assert record["teacher_tokens"] == sum(segment["billed_tokens"] for segment in helps)
-        assert record["teacher_tokens"] > told["teacher"]
+        assert record["teacher_tokens"] >= told["teacher"]
+    assert route == "mixed", "the second question is one that the student is not sure about"
 
 
 async def test_vllm_and_the_embedded_engine_write_the_same_helped_answer(
