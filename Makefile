@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv serve demo test check format docs test-vllm pair policy bench-gateway bench-replay \
-  bench-routing bench-adherence bench-off-policy bench-scale bench-samples bench-encoder bench-ledger bench-language clean
+  bench-routing bench-adherence bench-off-policy bench-teachers bench-scale bench-samples bench-encoder bench-ledger bench-language clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ bench-adherence: $(VENV)/.with-test ## shares asked and got over recorded traffi
 
 bench-off-policy: $(VENV)/.with-test ## what a log says about another budget, against the truth (needs DATA=)
 	$(BIN)/python -m benchmarks.off_policy $(quick) --data $(DATA) --out benchmarks/out/off_policy.json
+
+bench-teachers: $(VENV)/.with-test ## choosing among several teachers against asking always one (needs DATA=)
+	$(BIN)/python -m benchmarks.several_teachers --data $(DATA)
 
 bench-scale: $(VENV)/.with-test ## seconds and memory of reading outcome tables of up to ten million rows
 	$(BIN)/python -m benchmarks.scale
