@@ -106,12 +106,7 @@ def test_a_sample_is_asked_for_as_the_request_was() -> None:
     assert ask_for(body, SampleWish(3, 20), 3) == {
         "model": "auto", "messages": [], "tools": [], "user": "u", "temperature": 0.8, "max_tokens": 20, "n": 3
     }  # fmt: skip
-    assert texts_in({"choices": [{"message": {"content": "a"}}, {"text": "b"}, {"message": {}}, 3]}) == [
-        "a",
-        "b",
-        "",
-        "",
-    ]
+    assert texts_in({"choices": [{"message": {"content": "a"}}, {"text": "b"}, {"message": {}}, 3]}) == ["a", "b", ""]
 
 
 # Through training
