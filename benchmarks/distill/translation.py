@@ -62,6 +62,7 @@ METHODS: dict[str, Arms] = {
         "kd, extra steps": {"extra": True},
         # Corrections drawn from the teacher instead of its likeliest word: they leave the student its entropy.
         "dpo+sft sampled, kd": {"warmup": {"replace": "sample"}},
+        "dpo+sft sampled and slow, kd": {"warmup": {"replace": "sample", "learning_rate": 1e-4}},
         "sft, kd": {"warmup": {"preference": 0.0, "imitation": 1.0}},
         "dpo, kd": {"warmup": {"preference": 1.0, "imitation": 0.0}},
     },
