@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv serve demo test check format docs test-vllm pair policy bench-gateway bench-replay \
-  bench-routing bench-adherence bench-off-policy bench-teachers bench-help bench-scale bench-samples bench-encoder bench-ledger bench-language clean
+  bench-routing bench-adherence bench-off-policy bench-teachers bench-wheels bench-help bench-scale bench-samples bench-encoder bench-ledger bench-language clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ bench-off-policy: $(VENV)/.with-test ## what a log says about another budget, ag
 
 bench-teachers: $(VENV)/.with-test ## choosing among several teachers against asking always one (needs DATA=)
 	$(BIN)/python -m benchmarks.several_teachers --data $(DATA)
+
+bench-wheels: $(VENV)/.with-test ## help in mid-sentence against thresholds, chance and speculative decoding (needs sacrebleu; hours)
+	$(BIN)/python -m benchmarks.wheels $(quick) --data $(DATA)
 
 bench-help: $(VENV)/.with-test ## what a help inside an answer costs in time
 	$(BIN)/python -m benchmarks.help_overhead
