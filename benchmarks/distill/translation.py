@@ -28,7 +28,7 @@ from training.distill.report import write_json
 from training.distill.run import distil
 
 Arms = dict[str, dict[str, Any]]
-RANKING = {"k": 10, "weight": 2.0}
+RANKING = {"k": 10, "weight": 2.0, "on": "probability", "temperature": 0.05}  # as published
 LIGHT = {**RANKING, "weight": 0.5}
 BY_LOG = {**LIGHT, "on": "log-probability", "temperature": 1.0}
 FEATURES = {"kind": "nd", "weight": 1.0, "projection": "linear"}

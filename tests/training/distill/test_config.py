@@ -57,7 +57,7 @@ def test_a_verb_brings_its_section_with_defaults(tmp_path: Path) -> None:
     assert read_config(file, "kd").ranking is None
     found = read_config(file, "ranking").ranking
     assert found is not None
-    assert (found.k, found.weight) == (10, 2.0)
+    assert (found.k, found.weight) == (10, 0.5)
 
 
 def test_json_and_yaml_say_the_same_as_toml(tmp_path: Path) -> None:
