@@ -11,7 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.distill.sizes import Shape, Sizes, SumSizes
+from benchmarks.distill.diffusion_sizes import Texts
+from benchmarks.distill.sizes import Shape, Sizes
 from benchmarks.distill.surroundings import surroundings
 from training.distill.config import DataConfig, TrainingConfig
 from training.distill.examples import read_rows
@@ -127,6 +128,7 @@ def trained(
     evaluate_every: int = 200,
     validation_rows: int = 512,
     context: int = CONTEXT,
+    muon: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """A model trained with plain cross-entropy; found again where it was made already. `start`: from this model."""
     folder = work / name
@@ -140,6 +142,7 @@ def trained(
     training = TrainingConfig(
         steps=steps, epochs=epochs, rows=rows, learning_rate=rate, warmup=0.05, bf16=bf16(),
         evaluate_every=evaluate_every, checkpoint_every=200, weight_decay=0.01,
+        optimizer="muon" if muon else "adamw", group_by_length=muon,
     )  # fmt: skip
     arguments = _Arguments(config, training)
     model: Any = (
@@ -178,7 +181,10 @@ def course_of(data: Data, training: TrainingConfig, seed: int) -> Any:
     from training.distill.batches import Course
 
     packs = [(row,) for row in data.rows]
-    return Course(packs, rows=training.rows, accumulate=1, seed=seed, pad_id=data.pad_id, padding="right")
+    return Course(
+        packs, rows=training.rows, accumulate=1, seed=seed, pad_id=data.pad_id, padding="right",
+        by_length=training.group_by_length,
+    )  # fmt: skip
 
 
 def bf16() -> bool:
@@ -196,14 +202,14 @@ def translation_pair(data: Path, work: Path, sizes: Sizes, seed: int) -> dict[st
         (words / "config.json").write_text('{"model_type": "llama"}')
     tokenizer = load_tokenizer(str(words), "student")
     teacher, teacher_report = trained(
-        "teacher", sizes.teacher, files, tokenizer, work, epochs=sizes.teacher_epochs, rows=sizes.rows,
-        rate=sizes.teacher_rate, seed=0, smoothing=0.1, dropout=0.1, validation_rows=sizes.validation_rows,
-        context=sizes.context,
+        "teacher", sizes.teacher, files, tokenizer, work, epochs=sizes.teacher_epochs,
+        rows=sizes.teacher_rows or sizes.rows, rate=sizes.teacher_rate, seed=0, smoothing=sizes.smoothing, dropout=0.1,
+        validation_rows=sizes.validation_rows, context=sizes.context, muon=sizes.muon,
     )  # fmt: skip
     student, student_report = trained(
         f"student-{seed}", sizes.student, files, tokenizer, work, epochs=sizes.student_epochs, rows=sizes.rows,
         rate=sizes.student_rate, seed=seed, validation_rows=sizes.validation_rows,
-        context=sizes.context,
+        context=sizes.context, muon=sizes.muon,
     )  # fmt: skip
     return {
         "files": files, "teacher": teacher, "student": student, "tokenizer": tokenizer,
@@ -211,36 +217,42 @@ def translation_pair(data: Path, work: Path, sizes: Sizes, seed: int) -> dict[st
     }  # fmt: skip
 
 
-def shakespeare(data: Path, work: Path, sizes: Sizes) -> tuple[dict[str, Path], Any, set[str]]:
-    """Text as JSONL (nine tenths, one tenth), a tokenizer of characters, and the words that occur."""
+def shakespeare(data: Path, work: Path, of: Texts) -> tuple[dict[str, Path], Any, set[str]]:
+    """Text as JSONL (nine tenths, one tenth), a tokenizer of characters, and the words that occur in the nine tenths."""
     text = (data / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
-    if sizes.length < 64:
+    if of.length < 64:
         text = text[:20_000]
     cut = len(text) * 9 // 10
-    return _text_files(work, "shakespeare", text[:cut], text[cut:]), characters(text), set(_words(text))
+    files = _text_files(work, "shakespeare", text[:cut], text[cut:], of.length)
+    return files, characters(text), set(_words(text[:cut]))
 
 
 def _words(text: str) -> list[str]:
     return "".join(c.lower() if c.isalpha() or c == "'" else " " for c in text).split()
 
 
-def sums(work: Path, sizes: SumSizes) -> tuple[dict[str, Path], Any]:
+def sums(work: Path, of: Texts) -> tuple[dict[str, Path], Any]:
     """Lines `a+b=c` of one width; whether one is right needs no judge."""
     draw = random.Random(0)
-    width, most = sizes.digits, 10**sizes.digits
+    width, most = of.digits, 10**of.digits
     lines = []
-    for _ in range(sizes.lines):
+    for _ in range(of.lines):
         a, b = draw.randrange(most), draw.randrange(most)
         lines.append(f"{a:0{width}d}+{b:0{width}d}={a + b:0{width + 1}d}\n")
     cut = len(lines) * 9 // 10
-    return _text_files(work, "sums", "".join(lines[:cut]), "".join(lines[cut:])), characters("".join(lines))
+    files = _text_files(work, "sums", "".join(lines[:cut]), "".join(lines[cut:]), of.length)
+    return files, characters("".join(lines))
 
 
-def _text_files(work: Path, name: str, train_text: str, held: str) -> dict[str, Path]:
+def _text_files(work: Path, name: str, train_text: str, held: str, length: int) -> dict[str, Path]:
+    """`train`, `val`: one long text each, which the denoiser reads in pieces. `train-pieces`, `val-pieces`: the same
+    pieces, each behind the begin token that the denoiser sees, as the judge reads them."""
     found = {}
     for split, text in (("train", train_text), ("val", held[:60_000])):
-        file = work / f"{name}-{split}.jsonl"
-        found[split] = file
-        if not file.exists():
-            _write(file, json.dumps({"text": text}) + "\n")
+        pieces = [text[start : start + length] for start in range(0, len(text) - length + 1, length)]
+        for kind, rows in ((split, [text]), (f"{split}-pieces", [SPECIAL[1] + piece for piece in pieces])):
+            file = work / f"{name}-{kind}.jsonl"
+            found[kind] = file
+            if not file.exists():
+                _write(file, "".join(json.dumps({"text": row}) + "\n" for row in rows))
     return found

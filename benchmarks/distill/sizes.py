@@ -1,8 +1,9 @@
 """How large the experiments are. `full` fits two idle CPU cores for about two hours per method, `small` one busy core
 for about twenty minutes per method and seed, `quick` three minutes (it shows that everything runs, and proves nothing).
+`medium` is what the figures in docs/distill are of: all of Multi30k, two idle cores, models from scratch by Muon.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class SumSizes:
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Translation: rows of Multi30k (those longer than `context` tokens are left out), shapes, epochs of each stage,
-    rows per step. Diffusion: steps of each stage."""
+    rows per step. Diffusion: steps of each stage. `muon`: models from scratch learn by Muon, on rows grouped by length;
+    `smoothing`: of the teacher's labels."""
 
     vocabulary: int
     train_rows: int
@@ -60,6 +62,10 @@ class Sizes:
     diffusion_rows: int
     sampled: int
     sums: "SumSizes"
+    muon: bool = False
+    smoothing: float = 0.1
+    teacher_rows: int | None = None
+    """Per step; None: `rows`."""
 
 
 # On Multi30k a student of 128 x 4 already reaches its teacher; 64 x 2 leaves a gap to see something in.
@@ -71,6 +77,12 @@ FULL = Sizes(
     base_steps=6_000, judge_steps=3_000, round_steps=800, round_rate=3e-4, diffusion_rows=32, sampled=256,
     sums=SumSizes(digits=2, lines=200_000, length=120, from_steps=128, model=Shape(160, 432, 5, 5),
         base_steps=6_000, judge_steps=1_500, round_steps=800, rows=32),
+)  # fmt: skip
+
+# A teacher of smoothed labels is never sure, and what it refuses or is asked for says less: so none are smoothed here.
+MEDIUM = replace(
+    FULL, context=64, teacher=Shape(192, 512, 4, 6), teacher_epochs=7, teacher_rate=2e-3, teacher_rows=64,
+    student_epochs=1, distil_epochs=2, rows=32, muon=True, smoothing=0.0,
 )  # fmt: skip
 
 # Fewer tokens in a step: with so few seconds, more steps teach more than larger ones.

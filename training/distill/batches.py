@@ -81,12 +81,22 @@ def collate(packs: Sequence[Pack], pad_id: int, padding: str = "right") -> Batch
 
 
 class Course:
-    """Which rows come when: epoch after epoch, each in an order of its own."""
+    """Which rows come when: epoch after epoch, each in an order of its own. `by_length`: rows of about one length come
+    together, so that little of a batch is padding."""
 
     def __init__(
-        self, packs: Sequence[Pack], *, rows: int, accumulate: int, seed: int, pad_id: int, padding: str
+        self,
+        packs: Sequence[Pack],
+        *,
+        rows: int,
+        accumulate: int,
+        seed: int,
+        pad_id: int,
+        padding: str,
+        by_length: bool = False,
     ) -> None:
         self.packs = list(packs)
+        self._by_length = by_length
         self._rows, self._accumulate, self._seed = rows, accumulate, seed
         self._pad_id, self._padding = pad_id, padding
         self._epoch = -1
@@ -106,6 +116,21 @@ class Course:
         epoch, index = divmod(place, len(self.packs))
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-            self._order = torch.randperm(len(self.packs), generator=generator).tolist()
+            order = torch.randperm(len(self.packs), generator=generator).tolist()
+            self._order = self._grouped(order, generator) if self._by_length else order
             self._epoch = epoch
         return self.packs[self._order[index]]
+
+    def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
+        """`order` with the rows of each long stretch sorted by length, and its batches in an order by chance: sorting
+        everything would show the same rows together in every epoch."""
+        stretch = 64 * self._rows
+        found: list[int] = []
+        for start in range(0, len(order), stretch):
+            some = sorted(order[start : start + stretch], key=lambda at: sum(len(row.tokens) for row in self.packs[at]))
+            whole = len(some) // self._rows
+            for batch in torch.randperm(whole, generator=generator).tolist():
+                found += some[batch * self._rows : (batch + 1) * self._rows]
+            # What makes no whole batch comes last, so that the batches before it keep their places.
+            found += some[whole * self._rows :]
+        return found

@@ -11,6 +11,7 @@ another number of devices.
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,18 @@ def gathered(module: nn.Module) -> dict[str, Tensor]:
 
 
 def save(
-    directory: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, main: bool, keep: int
+    directory: Path,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    progress: Progress,
+    *,
+    main: bool,
+    keep: int,
 ) -> None:
     """Every process calls it; the first one writes. Raises DistillationFailed, with nothing half written left."""
     weights = gathered(module)
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    moments = get_optimizer_state_dict(module, optimizer, options=options)
+    moments = get_optimizer_state_dict(module, optimizers, options=options)
     if not main:
         return
     name = f"step-{progress.step:08d}"
@@ -101,14 +108,14 @@ def latest(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def restore(path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> Progress:
     """Raises CannotDistill where the checkpoint is damaged or of another model."""
     try:
         weights: dict[str, Any] = dict(load_file(path / "lesson.safetensors"))
         moments = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         set_model_state_dict(module, weights, options=options)
-        set_optimizer_state_dict(module, optimizer, moments, options=options)
+        set_optimizer_state_dict(module, optimizers, moments, options=options)
         return Progress(**json.loads((path / "state.json").read_text()))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         said = " ".join(str(error).split())[:300]

@@ -84,6 +84,10 @@ class TrainingConfig(Section):
     epochs: float | None = Field(default=None, gt=0)
     rows: Positive = 16
     accumulate: Positive = 1
+    group_by_length: bool = False
+    """Rows of about one length come together: less padding, and batches that are less alike."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: orthogonalised momentum for matrices inside the layers, AdamW for the rest; for models from scratch."""
     learning_rate: float = Field(default=2e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Share = 0.03
@@ -106,6 +110,8 @@ class TrainingConfig(Section):
     def _one_length(self) -> "TrainingConfig":
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
+        if self.optimizer == "muon" and self.sharding != "none":
+            raise ValueError("optimizer muon needs whole matrices: set sharding to none, or take adamw")
         return self
 
 
@@ -184,6 +190,9 @@ class DiffusionConfig(Section):
 
     length: Positive = 128
     mask_token: str = "<|mask|>"  # noqa: S105
+    begin_token: str | None = None
+    """Stands before every text, on top of `length`, and is never masked; default: the tokenizer's begin token, else its
+    end token."""
     base_steps: int = Field(default=0, ge=0)
     base_learning_rate: float = Field(default=1e-3, gt=0)
     from_steps: Positive = 128

@@ -22,6 +22,7 @@ from training.distill.config import TrainingConfig
 from training.distill.errors import DistillationFailed, Stopped
 from training.distill.lesson import Lesson
 from training.distill.models import save_activations
+from training.distill.optimizers import optimizers_of
 
 
 class BatchSource(Protocol):
@@ -97,10 +98,10 @@ def train(
         shard(lesson, lesson.student, device.type, config.bf16)
     elif world > 1:
         module = accelerator.prepare_model(lesson)
-    optimizer = _optimizer(lesson, config)
+    optimizers = optimizers_of(lesson, lesson.student, config)
     folder, curve_file = work / "checkpoints", work / "curves.jsonl"
     found = latest(folder)
-    done = restore(found, lesson, optimizer) if found else Progress()
+    done = restore(found, lesson, optimizers) if found else Progress()
     curves = _curves(curve_file, done.step)
     began = around.clock() - done.seconds
 
@@ -119,9 +120,10 @@ def train(
         log({"step": 0, "tokens": 0, "seconds": around.clock() - began, **final})
     while done.step < steps:
         rate = learning_rate(config, done.step, steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        sums, tokens, norm = _one_step(lesson, module, source, config, optimizer, done.step, seed, accelerator)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        sums, tokens, norm = _one_step(lesson, module, source, config, optimizers, done.step, seed, accelerator)
         if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
             raise DistillationFailed(
                 f"step {done.step + 1}: the loss is {sums['loss']}, the gradient's norm {norm}; the checkpoint "
@@ -145,24 +147,12 @@ def train(
         )
         stopping = _anybody(around.stop(), accelerator)
         if stopping or last or done.step % config.checkpoint_every == 0:
-            save(folder, lesson, optimizer, done, main=around.main, keep=config.keep)
+            save(folder, lesson, optimizers, done, main=around.main, keep=config.keep)
         if stopping and not last:
             raise Stopped(
                 f"stopped after {done.step} of {steps} steps, checkpoint in {folder}; the same command goes on"
             )
     return Trained(done, gathered(lesson), curves, final)
-
-
-def _optimizer(lesson: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    learning = [p for p in lesson.parameters() if p.requires_grad]
-    # Norms and biases are not pulled towards zero.
-    groups = [
-        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas, eps=1e-8
-    )
 
 
 def seeded(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
@@ -177,7 +167,7 @@ def _one_step(
     module: Any,
     source: BatchSource,
     config: TrainingConfig,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     step: int,
     seed: int,
     accelerator: Any,
@@ -205,8 +195,9 @@ def _one_step(
         for name, value in out.items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach().float()
     norm = nn.utils.clip_grad_norm_(lesson.parameters(), config.clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     names = sorted(sums)
     whole = accelerator.reduce(torch.stack([sums[name] for name in names]), "sum")
     return {name: float(whole[i]) / max(total, 1.0) for i, name in enumerate(names)}, tokens, float(_whole(norm))

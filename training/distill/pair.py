@@ -70,6 +70,7 @@ def course(config: DistillConfig, data: Data, *, seed: int | None = None) -> Cou
         seed=config.seed if seed is None else seed,
         pad_id=data.pad_id,
         padding=config.data.padding,
+        by_length=training.group_by_length,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training.distill.pairs import llama, tokenizer
-from training.distill.batches import Course, collate
+from training.distill.batches import Batch, Course, collate
 from training.distill.config import DataConfig
 from training.distill.errors import CannotDistill
 from training.distill.examples import Row, packed, read_rows, split_off
@@ -150,6 +150,26 @@ def test_each_epoch_brings_every_row_once_whatever_the_number_of_devices() -> No
     assert numbers(1, 2, 2) == one
     assert sorted(one[0] + one[1] + one[2]) == list(range(12))
     assert one[:3] != one[3:]
+
+
+def test_grouped_by_length_each_epoch_still_brings_every_row_once_with_little_padding() -> None:
+    packs = [(row,) for row in made(*[(7 * i) % 29 + 2 for i in range(400)])]
+
+    def batches(by_length: bool) -> list[Batch]:
+        course = Course(packs, rows=8, accumulate=1, seed=1, pad_id=0, padding="right", by_length=by_length)
+        return [course.batch(step, 0, 0, 1) for step in range(100)]
+
+    def padding(found: list[Batch]) -> float:
+        return sum(float((batch.owners == 0).sum()) for batch in found) / sum(batch.owners.numel() for batch in found)
+
+    grouped = batches(True)
+    numbers = [[pack[0].number for pack in batch.packs] for batch in grouped]
+    for epoch in (numbers[:50], numbers[50:]):
+        assert sorted(number for batch in epoch for number in batch) == list(range(400))
+    assert {tuple(sorted(batch)) for batch in numbers[:50]} != {tuple(sorted(batch)) for batch in numbers[50:]}
+    assert padding(grouped) < 0.05 < 0.3 < padding(batches(False))
+    widths = [batch.tokens.shape[1] for batch in grouped[:50]]
+    assert widths != sorted(widths)
 
 
 def test_rows_kept_for_validation_are_spread_and_at_most_a_tenth() -> None:

@@ -39,11 +39,12 @@ COMBINED: dict[str, Any] = {
     "features": {"layers": [[1, 2]]},
     "warmup": {"max_new_tokens": 6, "top_k": 3, "prompts": 8},
 }
+MUON: dict[str, Any] = {"features": {}, "training": {"optimizer": "muon", "group_by_length": True}}
 
 
-@pytest.mark.parametrize("sections", [{}, COMBINED], ids=["kd", "everything"])
+@pytest.mark.parametrize("sections", [{}, COMBINED, MUON], ids=["kd", "everything", "muon"])
 def test_a_resumed_run_ends_with_the_weights_of_one_that_never_stopped(folder: Path, sections: dict[str, Any]) -> None:
-    sections = {**sections, "training": {"steps": 8, "rows": 2}}
+    sections = {**sections, "training": {"steps": 8, "rows": 2, **sections.get("training", {})}}
     run(folder, "warmup" if "warmup" in sections else "kd", out=str(folder / "whole"), **sections)
     stops = 0
     for stop_at in (2, 3, 4, None):
