@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.distill import diffusion, memory, tables, translation, trl_gkd
+from benchmarks.distill import diffusion, diffusion_sizes, memory, tables, translation, trl_gkd
 from benchmarks.distill.sizes import FULL, QUICK, SMALL
 from training.distill.report import versions, write_json
 
@@ -50,7 +50,7 @@ def main() -> None:
         results, columns = memory.run(arguments.quick), dict(memory.COLUMNS)
     elif arguments.method == "through-time":
         results, columns = (
-            diffusion.run(arguments.data, work / "diffusion", sizes, seeds, arguments.arm, say),
+            diffusion.run(arguments.data, work / "diffusion", diffusion_sizes.BY_NAME[size], seeds, arguments.arm, say),
             dict(diffusion.COLUMNS),
         )
     elif arguments.method == "trl":

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM
 
-from benchmarks.distill.material import CONTEXT, bf16, save_fresh, shakespeare, sums, trained
-from benchmarks.distill.sizes import Sizes
+from benchmarks.distill.diffusion_sizes import DiffusionSizes, Texts
+from benchmarks.distill.material import SPECIAL, bf16, save_fresh, shakespeare, sums, trained
 from benchmarks.distill.surroundings import surroundings
 from training.distill.batches import collate
 from training.distill.collapse import distinct_n
 from training.distill.config import DistillConfig
-from training.distill.diffusion.model import MARK, Denoiser
+from training.distill.diffusion.model import Denoiser, marked
 from training.distill.diffusion.sampler import sample
 from training.distill.examples import Row
 from training.distill.models import head_of, load_model, states
@@ -44,34 +44,29 @@ COMPARED = ("judge_nll", "valid_words", "valid_sums")
 
 
 def run(
-    data: Path, work: Path, sizes: Sizes, seeds: int, only: str | None, say: Callable[[str], None]
+    data: Path, work: Path, sizes: DiffusionSizes, seeds: int, only: str | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in ("shakespeare", "sums") if only is None else (only,):
+    for name in ("sums", "shakespeare") if only is None else (only,):
         for arm, results in of_data(name, data, work / name, sizes, seeds, say).items():
             found[f"{name}: {arm}"] = results
     return found
 
 
 def of_data(
-    name: str, data: Path, work: Path, sizes: Sizes, seeds: int, say: Callable[[str], None]
+    name: str, data: Path, work: Path, all_sizes: DiffusionSizes, seeds: int, say: Callable[[str], None]
 ) -> dict[str, list[dict[str, Any]]]:
     if name == "shakespeare":
+        sizes = all_sizes.shakespeare
         files, tokenizer, words = shakespeare(data, work, sizes)
-        judge_rows = sizes.diffusion_rows
     else:
-        of = sizes.sums
-        # The judge reads whole contexts; as many tokens in a step as the denoiser sees.
-        judge_rows = max(1, of.rows * of.length // CONTEXT)
-        (files, tokenizer), words = sums(work, of), set()
-        sizes = replace(
-            sizes, length=of.length, from_steps=of.from_steps, denoiser=of.model, judge=of.model,
-            base_steps=of.base_steps, judge_steps=of.judge_steps, round_steps=of.round_steps, diffusion_rows=of.rows,
-        )  # fmt: skip
+        sizes = all_sizes.sums
+        (files, tokenizer), words = sums(work, sizes), set()
     say(f"{name}: judge")
+    pieces = {split: files[f"{split}-pieces"] for split in ("train", "val")}
     judge_path, judge_report = trained(
-        "judge", sizes.judge, files, tokenizer, work, steps=sizes.judge_steps, rows=judge_rows, rate=2e-3,
-        seed=100,
+        "judge", sizes.judge, pieces, tokenizer, work, steps=sizes.judge_steps, rows=sizes.rows, rate=sizes.base_rate,
+        seed=100, muon=True,
     )  # fmt: skip
     judge = load_model(str(judge_path), "float32", "judge").eval()
     many, few = sizes.from_steps, sizes.from_steps // M**ROUNDS
@@ -89,7 +84,10 @@ def of_data(
     for steps in (many // M**done for done in range(ROUNDS + 1)):
         result = once(work / f"base-{steps}.json", lambda steps=steps: look(base_model, steps, 0))  # type: ignore[misc]
         add(f"base, {steps} steps", {**result, **told_base})
-    total_steps, total_seconds = ROUNDS * sizes.round_steps, 0.0
+    m, total_steps, total_seconds = M**ROUNDS, ROUNDS * sizes.round_steps, 0.0
+    # A step of it runs the teacher m times where a step of a round runs it M times; forward and backward count thrice.
+    direct_steps = max(1, round(total_steps * (M + 3) / (m + 3)))
+    # All arms of a seed before the next seed: what is there when a run is stopped is whole.
     for seed in range(seeds):
         say(f"{name}: rounds, seed {seed}")
         student, seconds = rounds(base_path, files, work / f"rounds-{seed}", sizes, seed, M, ROUNDS, sizes.round_steps)
@@ -102,23 +100,16 @@ def of_data(
             lambda t=told, n=seed: look.at_entropy(base_model, few, n, t["entropy"]),  # type: ignore[misc]
         )
         add(f"base at the student's entropy, {few} steps", {**cooled, **told_base})
-    say(f"{name}: base trained on")
-    # As many seconds as the rounds took: a step of base training is cheaper, so there are more of them.
-    more = math.ceil(total_seconds / (base_seconds / sizes.base_steps))
-    longer, seconds = rounds(base_path, files, work / "longer", sizes, 0, 1, 0, more)
-    add(
-        f"base trained on, {few} steps",
-        {**once(work / "longer.json", lambda: look(denoiser(longer), few, 0)), "steps": more, "seconds": seconds},
-    )
-    m = M**ROUNDS
-    say(f"{name}: direct, m = {m}")
-    # A step of it runs the teacher m times where a step of a round runs it M times; forward and backward count thrice.
-    fewer = max(1, round(total_steps * (M + 3) / (m + 3)))
-    direct, seconds = rounds(base_path, files, work / "direct", sizes, 0, m, 1, fewer)
-    add(
-        f"direct m = {m}, {few} steps",
-        {**once(work / "direct.json", lambda: look(denoiser(direct), few, 0)), "steps": fewer, "seconds": seconds},
-    )
+        say(f"{name}: base trained on, seed {seed}")
+        # As many seconds as the rounds took: a step of base training is cheaper, so there are more of them.
+        more = math.ceil(total_seconds / (base_seconds / sizes.base_steps) * sizes.rows / sizes.round_rows)
+        longer, seconds = rounds(base_path, files, work / f"longer-{seed}", sizes, seed, 1, 0, more)
+        told = once(work / f"longer-{seed}.json", lambda s=longer, n=seed: look(denoiser(s), few, n))  # type: ignore[misc]
+        add(f"base trained on, {few} steps", {**told, "steps": more, "seconds": seconds})
+        say(f"{name}: direct, m = {m}, seed {seed}")
+        direct, seconds = rounds(base_path, files, work / f"direct-{seed}", sizes, seed, m, 1, direct_steps)
+        told = once(work / f"direct-{seed}.json", lambda s=direct, n=seed: look(denoiser(s), few, n))  # type: ignore[misc]
+        add(f"direct m = {m}, {few} steps", {**told, "steps": direct_steps, "seconds": seconds})
     add(
         "autoregressive with cache",
         {
@@ -151,30 +142,43 @@ def once(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def denoiser(path: Path) -> Denoiser:
     model = load_model(str(path), "float32", "student").eval()
-    return Denoiser(model, int(getattr(model.config, MARK)["mask_token_id"]), model.config.vocab_size)
+    return marked(model, model.config.vocab_size)
 
 
-def base(files: dict[str, Path], tokenizer: Any, work: Path, sizes: Sizes) -> tuple[Path, float]:
+def base(files: dict[str, Path], tokenizer: Any, work: Path, sizes: Texts) -> tuple[Path, float]:
     fresh = save_fresh(sizes.denoiser, tokenizer, work / "fresh", 0)
     config = configuration(
-        fresh, files, work / "base", sizes, 0, {"base_steps": sizes.base_steps, "rounds": 1, "steps_per_round": 1}
-    )
+        fresh, files, work / "base", sizes, 0,
+        {
+            "base_steps": sizes.base_steps, "base_learning_rate": sizes.base_rate, "rounds": 1, "steps_per_round": 1,
+        },
+        rows=sizes.rows, steps=sizes.base_steps,
+    )  # fmt: skip
     report = ran(config)
     return work / "base" / "base-model", float(report["stages"]["base"]["seconds"])
 
 
 def rounds(
-    start: Path, files: dict[str, Path], out: Path, sizes: Sizes, seed: int, substeps: int, count: int, steps: int
+    start: Path, files: dict[str, Path], out: Path, sizes: Texts, seed: int, substeps: int, count: int, steps: int
 ) -> tuple[Path, float]:
     """`count` rounds of m = `substeps`; 0 rounds: base training goes on for `steps` instead."""
     if count == 0:
         # At the rate of the rounds: that of base training would first undo what its decay has won.
         diffusion: dict[str, Any] = {"base_steps": steps, "base_learning_rate": sizes.round_rate}
-        config = configuration(start, files, out, sizes, seed, {**diffusion, "rounds": 1, "steps_per_round": 1})
+        config = configuration(
+            start,
+            files,
+            out,
+            sizes,
+            seed,
+            {**diffusion, "rounds": 1, "steps_per_round": 1},
+            rows=sizes.round_rows,
+            steps=steps,
+        )
         report = ran(config)
         return out / "base-model", float(report["stages"]["base"]["seconds"])
     diffusion = {"rounds": count, "substeps": substeps, "steps_per_round": steps}
-    report = ran(configuration(start, files, out, sizes, seed, diffusion))
+    report = ran(configuration(start, files, out, sizes, seed, diffusion, rows=sizes.round_rows, steps=steps))
     return out / "student", sum(stage["seconds"] for stage in report["stages"].values())
 
 
@@ -187,19 +191,26 @@ def ran(config: DistillConfig) -> dict[str, Any]:
 
 
 def configuration(
-    student: Path, files: dict[str, Path], out: Path, sizes: Sizes, seed: int, diffusion: dict[str, Any]
+    student: Path,
+    files: dict[str, Path],
+    out: Path,
+    sizes: Texts,
+    seed: int,
+    diffusion: dict[str, Any],
+    *,
+    rows: int,
+    steps: int,
 ) -> DistillConfig:
     return DistillConfig.model_validate(
         {
             "out": str(out), "seed": seed, "student": {"path": str(student)},
             "data": {"train": [str(files["train"])], "validation": [str(files["val"])], "validation_rows": 64},
             "training": {
-                "rows": sizes.diffusion_rows, "learning_rate": sizes.round_rate, "warmup": 0.1, "bf16": bf16(),
-                "evaluate_every": max(1, sizes.round_steps // 2), "schedule": "linear", "checkpoint_every": 200,
+                "rows": rows, "learning_rate": sizes.round_rate, "warmup": 0.05, "bf16": bf16(), "optimizer": "muon",
+                "weight_decay": 0.01, "evaluate_every": max(1, steps // 4), "schedule": "linear",
+                "checkpoint_every": 200,
             },
-            "diffusion": {
-                "length": sizes.length, "from_steps": sizes.from_steps, "base_learning_rate": 2e-3, **diffusion,
-            },
+            "diffusion": {"length": sizes.length, "from_steps": sizes.from_steps, **diffusion},
         }
     )  # fmt: skip
 
@@ -207,8 +218,9 @@ def configuration(
 class Look:
     """What is measured on sampled texts."""
 
-    def __init__(self, name: str, judge: Any, tokenizer: Any, words: set[str], sizes: Sizes) -> None:
+    def __init__(self, name: str, judge: Any, tokenizer: Any, words: set[str], sizes: Texts) -> None:
         self._name, self._judge, self._tokenizer, self._words, self._sizes = name, judge, tokenizer, words, sizes
+        self._begin = int(tokenizer.convert_tokens_to_ids(SPECIAL[1]))
 
     def __call__(self, model: Denoiser, steps: int, seed: int, temperature: float = 1.0) -> dict[str, Any]:
         sizes = self._sizes
@@ -234,29 +246,27 @@ class Look:
     def at_entropy(self, model: Denoiser, steps: int, seed: int, wanted: float) -> dict[str, Any]:
         """The temperature that gives the wanted mean entropy of what tokens are drawn from, by bisection; cooled
         logits are what a cooled model would be."""
-        low, high = 0.2, 1.0
+        low, high = 0.2, 1.4
         for _ in range(6):
             middle = (low + high) / 2
-            cooled = Denoiser(_Cooled(model.model, middle), model.mask_id, model.vocabulary)
+            cooled = replace(model, model=_Cooled(model.model, middle))
             if self(cooled, steps, seed)["entropy"] > wanted:
                 high = middle
             else:
                 low = middle
-        found = self(Denoiser(_Cooled(model.model, high), model.mask_id, model.vocabulary), steps, seed)
+        found = self(replace(model, model=_Cooled(model.model, high)), steps, seed)
         return {**found, "temperature": high}
 
     def autoregressive(self, model: LlamaForCausalLM) -> dict[str, Any]:
         sizes = self._sizes
-        first = [[self._tokenizer.convert_tokens_to_ids("\n" if self._name == "shakespeare" else "1")]] * min(
-            64, sizes.sampled
-        )
+        first = [[self._begin]] * min(64, sizes.sampled)
         began = time.process_time()
         answers = written(
-            model, first, limits=[sizes.length - 1] * len(first), eos=None, pad_id=0,
+            model, first, limits=[sizes.length] * len(first), eos=None, pad_id=0,
             vocabulary=len(self._tokenizer), temperature=1.0, generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
         rate = sum(map(len, answers)) / (time.process_time() - began)
-        return {**self._of([[*a, *b] for a, b in zip(first, answers, strict=True)]), "tokens_per_second": rate}
+        return {**self._of(answers), "tokens_per_second": rate}
 
     def held_out(self, file: Path) -> dict[str, Any]:
         """What real text scores, as pieces of the same length."""
@@ -286,7 +296,7 @@ class Look:
         total, count = 0.0, 0
         with torch.no_grad():
             for start in range(0, len(rows), 64):
-                some = [Row(tuple(row), 1, n) for n, row in enumerate(rows[start : start + 64])]
+                some = [Row((self._begin, *row), 1, n) for n, row in enumerate(rows[start : start + 64])]
                 batch = collate([(row,) for row in some], 0)
                 last = states(self._judge, batch).last[:, :-1][batch.predicting()]
                 log_p = torch.log_softmax(head_of(self._judge).logits(last), -1)
@@ -320,8 +330,8 @@ def valid_words(texts: Sequence[str], words: set[str]) -> float:
 
 
 def valid_sums(texts: Sequence[str]) -> float:
-    """Share of whole lines that are right sums."""
-    lines = [line for text in texts for line in text.split("\n")[1:-1]]
+    """Share of whole lines that are right sums; every text begins with a line and ends with one."""
+    lines = [line for text in texts for line in text.removesuffix("\n").split("\n")]
     return sum(_right(line) for line in lines) / max(1, len(lines))
 
 

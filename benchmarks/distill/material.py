@@ -218,7 +218,7 @@ def translation_pair(data: Path, work: Path, sizes: Sizes, seed: int) -> dict[st
 
 
 def shakespeare(data: Path, work: Path, of: Texts) -> tuple[dict[str, Path], Any, set[str]]:
-    """Text as JSONL (nine tenths, one tenth), a tokenizer of characters, and the words that occur in the nine tenths."""
+    """Text as JSONL (nine tenths, one tenth), a tokenizer of characters, the words of the nine tenths."""
     text = (data / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
     if of.length < 64:
         text = text[:20_000]

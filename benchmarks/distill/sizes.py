@@ -15,24 +15,9 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class SumSizes:
-    """Sums of numbers of `digits` digits. `length` is a whole number of lines, so that every text begins with one."""
-
-    digits: int
-    lines: int
-    length: int
-    from_steps: int
-    model: Shape
-    base_steps: int
-    judge_steps: int
-    round_steps: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
 class Sizes:
     """Translation: rows of Multi30k (those longer than `context` tokens are left out), shapes, epochs of each stage,
-    rows per step. Diffusion: steps of each stage. `muon`: models from scratch learn by Muon, on rows grouped by length;
+    rows per step. `muon`: models from scratch learn by Muon, on rows grouped by length;
     `smoothing`: of the teacher's labels."""
 
     vocabulary: int
@@ -51,17 +36,6 @@ class Sizes:
     student_rate: float
     evaluate_every: int
     warm_prompts: int
-    denoiser: Shape
-    judge: Shape
-    length: int
-    from_steps: int
-    base_steps: int
-    judge_steps: int
-    round_steps: int
-    round_rate: float
-    diffusion_rows: int
-    sampled: int
-    sums: "SumSizes"
     muon: bool = False
     smoothing: float = 0.1
     teacher_rows: int | None = None
@@ -73,10 +47,6 @@ FULL = Sizes(
     vocabulary=4096, train_rows=29_000, validation_rows=512, measured_rows=1_000, test_rows=1_000, context=128,
     teacher=Shape(320, 864, 5, 5), teacher_epochs=10, student=Shape(64, 176, 2, 2), student_epochs=3, distil_epochs=3,
     rows=64, teacher_rate=1e-3, student_rate=3e-3, evaluate_every=100, warm_prompts=4_000,
-    denoiser=Shape(160, 432, 5, 5), judge=Shape(160, 432, 5, 5), length=128, from_steps=128,
-    base_steps=6_000, judge_steps=3_000, round_steps=800, round_rate=3e-4, diffusion_rows=32, sampled=256,
-    sums=SumSizes(digits=2, lines=200_000, length=120, from_steps=128, model=Shape(160, 432, 5, 5),
-        base_steps=6_000, judge_steps=1_500, round_steps=800, rows=32),
 )  # fmt: skip
 
 # A teacher of smoothed labels is never sure, and what it refuses or is asked for says less: so none are smoothed here.
@@ -90,18 +60,10 @@ SMALL = Sizes(
     vocabulary=2048, train_rows=29_000, validation_rows=192, measured_rows=384, test_rows=150, context=48,
     teacher=Shape(128, 352, 3, 4), teacher_epochs=2.5, student=Shape(64, 176, 2, 2), student_epochs=0.5,
     distil_epochs=0.75, rows=32, teacher_rate=3e-3, student_rate=3e-3, evaluate_every=40, warm_prompts=1_000,
-    denoiser=Shape(128, 352, 3, 4), judge=Shape(128, 352, 3, 4), length=64, from_steps=64,
-    base_steps=2_500, judge_steps=1_200, round_steps=200, round_rate=1e-3, diffusion_rows=16, sampled=256,
-    sums=SumSizes(digits=1, lines=100_000, length=28, from_steps=32, model=Shape(64, 176, 2, 4),
-        base_steps=2_000, judge_steps=240, round_steps=250, rows=16),
 )  # fmt: skip
 
 QUICK = Sizes(
     vocabulary=512, train_rows=400, validation_rows=40, measured_rows=40, test_rows=20, context=128,
     teacher=Shape(64, 128, 2, 2), teacher_epochs=3, student=Shape(32, 64, 1, 2), student_epochs=1, distil_epochs=1,
     rows=16, teacher_rate=3e-3, student_rate=3e-3, evaluate_every=10, warm_prompts=48,
-    denoiser=Shape(32, 64, 2, 2), judge=Shape(32, 64, 1, 2), length=32, from_steps=32,
-    base_steps=40, judge_steps=30, round_steps=10, round_rate=1e-3, diffusion_rows=8, sampled=16,
-    sums=SumSizes(digits=1, lines=2_000, length=28, from_steps=32, model=Shape(32, 64, 2, 2),
-        base_steps=40, judge_steps=30, round_steps=10, rows=8),
 )  # fmt: skip

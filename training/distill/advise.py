@@ -17,7 +17,7 @@ from training.distill.config import (
     RankingConfig,
     WarmupConfig,
 )
-from training.distill.diffusion.model import MARK, Denoiser
+from training.distill.diffusion.model import MARK, marked
 from training.distill.diffusion.sampler import sample
 from training.distill.errors import CannotDistill
 from training.distill.examples import Row
@@ -306,12 +306,12 @@ def priced(report: dict[str, Any], usd_per_hour: float) -> dict[str, Any]:
     return report
 
 
-def step_hunger(pair: Pair, data: Data, marked: dict[str, Any], config: DistillConfig) -> dict[str, Any]:
+def step_hunger(pair: Pair, data: Data, told: dict[str, Any], config: DistillConfig) -> dict[str, Any]:
     """How much worse a masked diffusion student writes in fewer steps, by the teacher's likelihood and by entropy."""
     from training.distill.batches import collate
 
-    denoiser = Denoiser(pair.student, int(marked["mask_token_id"]), pair.vocabulary)
-    length, most = int(marked["length"]), (config.diffusion or DiffusionConfig()).from_steps
+    denoiser = marked(pair.student, pair.vocabulary)
+    length, most = int(told["length"]), (config.diffusion or DiffusionConfig()).from_steps
     device = next(pair.student.parameters()).device
     found: dict[str, Any] = {}
     for steps in sorted({max(1, most // 8), max(1, most // 2), most}):

@@ -4,6 +4,7 @@ teacher does in m, round by round, the student of a round being the teacher of t
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ class ThroughTimeLesson(Lesson):
         return {"loss": self._distance(self._denoiser, batch, step)}
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        mean = Denoiser(self.average, self._denoiser.mask_id, self._denoiser.vocabulary)
+        mean = replace(self._denoiser, model=self.average)
         value = self._distance(mean, batch, -1)
         return {"loss": value, "weight": torch.tensor(self.weight(batch), device=value.device)}
 
@@ -120,9 +121,7 @@ def one_round(
     around: Surroundings,
 ) -> tuple[Denoiser, Trained]:
     """Round `number` (from 0): the student starts as its teacher. Returns the averaged student."""
-    teacher = Denoiser(
-        copy.deepcopy(denoiser.model).eval().requires_grad_(False), denoiser.mask_id, denoiser.vocabulary
-    )
+    teacher = replace(denoiser, model=copy.deepcopy(denoiser.model).eval().requires_grad_(False))
     dt = diffusion.substeps**number / diffusion.from_steps
     lesson = ThroughTimeLesson(denoiser, teacher, diffusion, dt=dt, seed=config.seed + number)
     settings = config.training.model_copy(update={"steps": diffusion.steps_per_round, "epochs": None})
@@ -137,8 +136,7 @@ def one_round(
         around=around,
         after_step=lesson.update_average,
     )
-    student = copy.deepcopy(lesson.average).requires_grad_(True)
-    return Denoiser(student, denoiser.mask_id, denoiser.vocabulary), trained
+    return replace(denoiser, model=copy.deepcopy(lesson.average).requires_grad_(True)), trained
 
 
 def train_base(
@@ -176,6 +174,9 @@ def distil_through_time(config: DistillConfig, around: Surroundings, stage: Call
     torch.manual_seed(config.seed)
     denoiser = load_denoiser(config.student.path, data.tokenizer, diffusion)
     denoiser.model.to(around.accelerator.device)
+    if around.accelerator.device.type == "cpu":
+        # With a mask and a backward pass, torch's fused attention takes twice as long there as the plain one.
+        denoiser.model.set_attn_implementation("eager")
     stages: dict[str, Trained] = {}
     if diffusion.base_steps:
         stage("base")

@@ -22,7 +22,8 @@ from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.sequence import Sequence
 
 MARK = "masked_diffusion"
-"""Under this name config.json says how the weights are to be read: mask_token_id, length, steps."""
+"""Under this name config.json says how the weights are to be read: mask_token_id, length, steps, and where there is
+one begin_token_id, which stands before every text and does not count."""
 
 Ids = NDArray[np.int64]
 

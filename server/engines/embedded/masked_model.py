@@ -18,6 +18,8 @@ class TransformersDenoiser:
         """`asked`: a shorter context than the trained one. Raises UnusableWeights."""
         try:
             self.mask_id, self.context, self.steps = (int(mark[name]) for name in ("mask_token_id", "length", "steps"))
+            # Before every text, on top of its length; models made before there was one have none.
+            self._begin = [int(mark["begin_token_id"])] if "begin_token_id" in mark else []
         except (KeyError, TypeError, ValueError) as error:
             raise UnusableWeights(
                 f"config.json: {MARK} needs mask_token_id, length and steps ({error}); export the model again"
@@ -36,17 +38,19 @@ class TransformersDenoiser:
 
     @torch.inference_mode()
     def scores(self, texts: Sequence[Ids], places: Sequence[Ids]) -> list[Logits]:
-        width = max(map(len, texts))
+        first = len(self._begin)
+        width = max(map(len, texts)) + first
         ids = torch.full((len(texts), width), self.mask_id)
+        ids[:, :first] = torch.tensor(self._begin, dtype=torch.long)
         seen = torch.zeros(len(texts), 1, 1, width, dtype=torch.bool)
         for row, text in enumerate(texts):
-            ids[row, : len(text)] = torch.from_numpy(text)
-            seen[row, ..., : len(text)] = True
+            ids[row, first : first + len(text)] = torch.from_numpy(text)
+            seen[row, ..., : first + len(text)] = True
         states = self._model.base_model(
             input_ids=ids, attention_mask=self._mask(seen), position_ids=torch.arange(width)[None], use_cache=False
         ).last_hidden_state
         rows = np.repeat(np.arange(len(texts)), [len(some) for some in places])
-        logits = self._head(states[torch.from_numpy(rows), torch.from_numpy(np.concatenate(places))]).float()
+        logits = self._head(states[torch.from_numpy(rows), torch.from_numpy(np.concatenate(places) + first)]).float()
         logits[:, self.mask_id] = float("-inf")
         return [part.numpy() for part in torch.split(logits, [len(some) for some in places])]
 

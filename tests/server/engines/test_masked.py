@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,15 +126,23 @@ def masked_model(tmp_path_factory):
     return directory
 
 
-def test_the_engine_scores_holes_as_the_trainer_does(masked_model):
+@pytest.mark.parametrize("begin", [None, 3])
+def test_the_engine_scores_holes_as_the_trainer_does(masked_model, begin, tmp_path):
     """Both sides of the repository keep a sampler of their own; here they meet."""
     torch = pytest.importorskip("torch")
     from server.engines.embedded.loading import load
-    from training.distill.diffusion.model import Denoiser
+    from training.distill.diffusion.model import marked
     from training.distill.models import load_model
 
+    if begin is not None:
+        shutil.copytree(masked_model, tmp_path / "model")
+        masked_model = tmp_path / "model"
+        config = json.loads((masked_model / "config.json").read_text())
+        config["masked_diffusion"]["begin_token_id"] = begin
+        (masked_model / "config.json").write_text(json.dumps(config))
     engine = load(str(masked_model)).runner
-    trainer = Denoiser(load_model(str(masked_model), "float32", "student").eval(), 5, engine.vocab_size)
+    trainer = marked(load_model(str(masked_model), "float32", "student").eval(), engine.vocab_size)
+    assert trainer.begin_id == begin
     texts = [np.array([7, 8, 5, 9, 5, 5]), np.array([11, 5, 12])]
     places = [np.array([2, 5]), np.array([1])]
     got = engine.scores(texts, places)
@@ -146,8 +155,6 @@ def test_the_engine_scores_holes_as_the_trainer_does(masked_model):
 
 
 def test_a_mark_that_says_too_little_is_told(masked_model, tmp_path):
-    import shutil
-
     from server.engines.embedded.loading import load
 
     shutil.copytree(masked_model, tmp_path / "model")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.training.distill.pairs import llama, settings, tokenizer
 from training.distill.batches import collate
 from training.distill.config import DiffusionConfig
 from training.distill.diffusion.base import BaseLesson
-from training.distill.diffusion.model import Denoiser
+from training.distill.diffusion.model import Denoiser, marked
 from training.distill.diffusion.sampler import gumbel_draw, sample
 from training.distill.errors import CannotDistill, Stopped
 from training.distill.examples import Row
@@ -70,6 +71,37 @@ def test_mask_is_never_predicted_and_every_place_sees_both_sides() -> None:
     torch.testing.assert_close(first.exp().sum(-1), torch.ones(2))
     later = one.log_x(torch.tensor([[5, MASK, 9, MASK]]), z == MASK)
     assert (first[0, 3:] - later[0, 3:]).abs().max() > 1e-3
+
+
+def test_places_are_told_apart_by_the_begin_token_alone() -> None:
+    z = torch.full((1, 6), MASK)
+    with torch.no_grad():
+        without = denoiser().log_x(z, z == MASK)
+        begun = replace(denoiser(), begin_id=1).log_x(z, z == MASK)
+    torch.testing.assert_close(without[:1].expand(6, -1), without)
+    # As many rows as places of the text, and no two of them alike.
+    assert begun.shape == (6, SIZE)
+    apart = (begun[:, None, 3:] - begun[None, :, 3:]).abs().amax(-1)
+    assert (apart + torch.eye(6) > 1e-4).all()
+
+
+def test_the_begin_token_is_one_more_token_in_front() -> None:
+    z = torch.tensor([[5, MASK, 6, MASK]])
+    with torch.no_grad():
+        begun = replace(denoiser(), begin_id=7).log_x(z, z == MASK)
+        longer = torch.tensor([[7, 5, MASK, 6, MASK]])
+        torch.testing.assert_close(begun, denoiser().log_x(longer, longer == MASK))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_probabilities_keep_their_digits_under_autocast(dtype: torch.dtype) -> None:
+    one, z = denoiser(), torch.tensor([[5, MASK, 6, MASK]])
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        found = one.log_x(z, z == MASK)
+    assert found.dtype == torch.float32
+    # A head in bfloat16 would give logits of eight digits' precision only.
+    assert not torch.equal(found.nan_to_num(neginf=0.0).bfloat16().float(), found.nan_to_num(neginf=0.0))
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(2))
 
 
 def test_gumbel_draws_follow_the_distribution() -> None:
@@ -203,11 +235,11 @@ def test_rounds_halve_the_steps_and_every_student_says_how_it_is_read(folder: Pa
         for name in ("base-model", "student-of-round-1", "student")
     }
     assert marks == {
-        name: {"mask_token_id": MASK, "length": 12, "steps": steps}
+        name: {"mask_token_id": MASK, "length": 12, "steps": steps, "begin_token_id": 1}
         for name, steps in (("base-model", 8), ("student-of-round-1", 4), ("student", 2))
     }
     model = AutoModelForCausalLM.from_pretrained(folder / "out" / "student")
-    found = sample(Denoiser(model, MASK, SIZE), count=3, length=12, steps=2, generator=chance())
+    found = sample(marked(model, SIZE), count=3, length=12, steps=2, generator=chance())
     assert (found.tokens != MASK).all()
 
 
@@ -238,7 +270,8 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_never_stopped(folder: P
     [
         ({"diffusion": {"base_steps": 0}}, "no masked diffusion model"),
         ({"diffusion": {"rounds": 4}}, "leaves less than one"),
-        ({"diffusion": {"length": 65}}, "knows 64 positions"),
+        ({"diffusion": {"length": 64}}, "knows 64 positions"),
+        ({"diffusion": {"begin_token": "<no>"}}, "not in the student's tokenizer"),
         ({"data": {"text_column": "other"}}, "needs"),
     ],
 )
