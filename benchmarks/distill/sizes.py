@@ -51,7 +51,7 @@ FULL = Sizes(
 
 # A teacher of smoothed labels is never sure, and what it refuses or is asked for says less: so none are smoothed here.
 MEDIUM = replace(
-    FULL, context=64, teacher=Shape(192, 512, 4, 6), teacher_epochs=7, teacher_rate=2e-3, teacher_rows=64,
+    FULL, context=64, teacher=Shape(192, 512, 4, 6), teacher_epochs=5, teacher_rate=2e-3, teacher_rows=64,
     student_epochs=1, distil_epochs=2, rows=32, muon=True, smoothing=0.0,
 )  # fmt: skip
 

@@ -11,6 +11,9 @@ HEAD = """# Commands
 
 Made from the commands themselves (`make docs`), so this is what `--help` says. Exit code 0: done; 1: failed; 2: wrong
 use, or input that cannot be read. `--json`, where there is one, prints the result for programs.
+
+Verbs, options and names complete with Tab after `eval "$(_TW_COMPLETE=bash_source tw)"` in `~/.bashrc` (`zsh_source` in
+`~/.zshrc`; for fish, `_TW_COMPLETE=fish_source tw | source` in `config.fish`).
 """
 
 
