@@ -128,6 +128,7 @@ def train_policy_command(
     """
     from policies.outcomes import sample_outcomes
     from policies.samples import SampleWish
+    from training.evaluation_print import in_lines, print_report, serving_line
     from training.extras import require
     from training.train_policy import CannotTrain, Progress, describe, train_policy
 
@@ -137,7 +138,7 @@ def train_policy_command(
         if dry_run:
             sample = sample_outcomes(*outcomes, most=most_rows)
             described = describe(sample.rows, signals, seen=sample.seen).as_dict()
-            click.echo(json.dumps(described, indent=2) if as_json else _described(described))
+            click.echo(json.dumps(described, indent=2) if as_json else in_lines(described))
             return
         require("train", "torch", "sklearn", "matplotlib")
         if encoder is not None:
@@ -162,11 +163,12 @@ def train_policy_command(
                 encoder_size=encoder_size,
                 samples=SampleWish(samples, sample_tokens) if samples else None,
             )
-    _print_report(report, as_json)
+    print_report(report, as_json)
     if not as_json:
         for warning in report["data"]["warnings"]:
             click.echo(f"Warning: {warning}", err=True)
-        click.echo(f"Policy {report['policy_version']} saved in {out}. Serve it: tw serve --policy {out}")
+        click.echo(f"Policy {report['policy_version']} saved in {out}, with report.json and its pictures. Serve it:")
+        click.echo(f"  {serving_line(report, out)}")
 
 
 @click.command()
@@ -195,6 +197,7 @@ def evaluate(
     """Quality at every budget, against baselines on the same rows and features."""
     from policies.artifact import load_policy
     from policies.outcomes import read_outcomes
+    from training.evaluation_print import print_report
     from training.evaluation_run import evaluation_run
     from training.extras import require
     from training.train_policy import refuse_duplicates
@@ -223,7 +226,7 @@ def evaluate(
         for path, name in ((plot, "plot"), (calibration, "calibration"), (regret, "regret")):
             if path is not None:
                 path.write_bytes(pictures[name])
-    _print_report(report, as_json)
+    print_report(report, as_json)
 
 
 @click.command()
@@ -366,66 +369,3 @@ def _progress() -> Iterator[tuple[Callable[[str, int], None], Callable[[int, str
                 bar.update(tasks[-1], advance=count, note=note)
 
         yield stage, tick
-
-
-def _described(described: dict[str, Any]) -> str:
-    return "\n".join(f"{name:>16}: {value}" for name, value in described.items())
-
-
-def _print_report(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(report, indent=2, allow_nan=False))
-        return
-    if "curve" not in report:
-        click.echo("No test rows to evaluate on.")
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print(
-        f"{report['rows']} rows: student {report['student_quality']:.3f}, teacher {report['teacher_quality']:.3f};"
-        f" APGR {_shown(report['apgr'])} {_interval(report['apgr_ci95'])},"
-        f" half the gap at {_shown(report['cpt50'])}, four fifths at {_shown(report['cpt80'])} of the calls"
-    )
-    if "by_calls" in report:
-        _print_teachers(report)
-    table = Table("budget", "share", "quality", "gap recovered")
-    for point in report["curve"]:
-        table.add_row(*(_shown(point[name]) for name in ("budget", "share", "quality", "pgr")))
-    console.print(table)
-    if len(report["baselines"]) > 2:
-        rivals = Table("baseline", "APGR", "95%")
-        for name, value in report["baselines"].items():
-            rivals.add_row(name, _shown(value["apgr"]), _interval(value.get("apgr_ci95")))
-        console.print(rivals)
-
-
-def _print_teachers(report: dict[str, Any]) -> None:
-    """Of several teachers: what the choice among them adds to asking always the same one."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table("teacher", "quality", "USD a call", "chosen", "alone: APGR", "the choice adds", "95%")
-    for name, teacher in report["teachers"].items():
-        alone = report["by_calls"][name]
-        usd = "-" if teacher["usd_per_call"] is None else f"{teacher['usd_per_call']:.6f}"
-        cells = (_shown(teacher["chosen"]), _shown(alone["apgr"]), _shown(alone["learned_more"]))
-        table.add_row(name, _shown(teacher["quality"]), usd, *cells, _interval(alone["learned_more_ci95"]))
-    console.print(table)
-    if "by_usd" not in report:
-        return
-    money = report["by_usd"]
-    table = Table("USD per request", *money["quality"])
-    for i, usd in enumerate(money["usd_per_request"]):
-        table.add_row(f"{usd:.6f}", *(_shown(values[i]) for values in money["quality"].values()))
-    console.print(table)
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _interval(value: list[float] | None) -> str:
-    return "" if value is None else f"[{value[0]:.3f}, {value[1]:.3f}]"

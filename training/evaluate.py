@@ -16,7 +16,8 @@ from policies.observation import BudgetState, Observation
 from policies.outcomes import Outcome
 from policies.policy import Policy, Signals
 from policies.prompt_features import Floats
-from training.metrics import SHARES, apgr, bootstrap_apgr, cpt, oracle, pgr, quality_at
+from training.budget_sentences import budget_sentences, notes, shares_wanted
+from training.metrics import SHARES, apgr, bootstrap_apgr, bootstrap_points, cpt, oracle, pgr, quality_at
 
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Budgets on the curve; 5, 10, 20, 30 and 50% are always among them."""
@@ -154,7 +155,7 @@ def evaluate(
     for name, values in (baselines or {}).items():
         compared[name] = ranking(values, student, teacher, resamples=resamples)
     compared["oracle"] = ranking(oracle(student, teacher), student, teacher, resamples=0)
-    return {
+    report = {
         "policy": policy.name,
         "policy_version": policy.version,
         "signals": signals_of(policy),
@@ -162,6 +163,40 @@ def evaluate(
         "student_quality": rounded(float(student.mean())),
         "teacher_quality": rounded(float(teacher.mean())),
         **ranking(scores, student, teacher, resamples=resamples),
-        "curve": curve(scores_at, student, teacher),
+        "curve": _with_intervals(curve(scores_at, student, teacher), scores_at, student, teacher, resamples),
         "baselines": compared,
     }
+    return {**report, "sentences": _sentences(scores, student, teacher, resamples), "notes": notes(report)}
+
+
+def _with_intervals(
+    points: list[dict[str, float | None]], scores_at: ScoresAt, student: Floats, teacher: Floats, resamples: int
+) -> list[dict[str, Any]]:
+    """The points of a curve with intervals of quality and PGR, over resampled rows; null without resamples."""
+    if not resamples:
+        return [{**point, "quality_ci95": None, "pgr_ci95": None} for point in points]
+    scores = np.stack([scores_at(budget) for budget in BUDGETS])
+    shares = np.array([point["share"] for point in points], dtype=np.float64)
+    quality, recovered = bootstrap_points(scores, student, teacher, shares, resamples=resamples)
+    return [
+        {**point, "quality_ci95": _ends(quality[i]), "pgr_ci95": _ends(recovered[i])} for i, point in enumerate(points)
+    ]
+
+
+def _sentences(scores: Floats, student: Floats, teacher: Floats, resamples: int) -> list[dict[str, Any]]:
+    """What to put in the budget for half and for four fifths of the gap; none where the teacher is not better."""
+    quality = quality_at(scores, student, teacher, SHARES)
+    recovered = pgr(quality, float(student.mean()), float(teacher.mean()))
+    shares = shares_wanted(recovered)
+    if not shares:
+        return []
+    if not resamples:
+        return budget_sentences(shares, quality, recovered, None)
+    at = np.array(shares)
+    ranked = scores if scores.ndim == 1 else scores[np.round(at * 100).astype(np.int64)]
+    intervals = bootstrap_points(ranked, student, teacher, at, resamples=resamples)
+    return budget_sentences(shares, quality, recovered, intervals)
+
+
+def _ends(interval: Floats) -> list[float | None] | None:
+    return [rounded(end) for end in interval] if np.isfinite(interval).all() else None

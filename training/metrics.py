@@ -76,6 +76,30 @@ def bootstrap_apgr(
     return float(np.quantile(areas, 0.025)), float(np.quantile(areas, 0.975))
 
 
+def bootstrap_points(
+    scores: Floats, student: Floats, teacher: Floats, shares: Floats, *, resamples: int = 400, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """95% percentile intervals (S, 2) of quality and of PGR at each of `shares` (S,); scores (N,), or (S, N).
+
+    The same resamples of rows as in `bootstrap_apgr`. PGR is NaN where too few of them have a better teacher.
+    """
+    count = len(student)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(np.float64)
+    gain = teacher - student
+    base, gap = weights @ student / count, weights @ gain / count
+    jitter = rng.permutation(count)
+    shared = _cumulated(scores, gain, weights, jitter) if scores.ndim == 1 else None
+    quality, recovered = np.full((len(shares), 2), np.nan), np.full((len(shares), 2), np.nan)
+    for i, share in enumerate(shares):
+        won = _at(*(shared or _cumulated(scores[i], gain, weights, jitter)), share * count) / count
+        quality[i] = np.quantile(base + won, (0.025, 0.975))
+        fair = gap > 0
+        if fair.sum() >= resamples // 2:
+            recovered[i] = np.quantile(won[fair] / gap[fair], (0.025, 0.975))
+    return quality, recovered
+
+
 def _cumulated(scores: Floats, gain: Floats, weights: Floats, jitter: Ints) -> tuple[Floats, Floats]:
     """Rows asked and gain won, (R, N) each, going down the ranking."""
     order = np.lexsort((jitter, -scores))

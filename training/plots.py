@@ -36,6 +36,10 @@ def quality_curve(report: dict[str, Any], others: Mapping[str, Sequence[tuple[fl
     points = [(0.0, student), *((p["share"], p["quality"]) for p in report["curve"])]
     label = "training wheels" if report.get("apgr") is None else f"training wheels, APGR {report['apgr']:.3f}"
     axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, color="C3", label=label)
+    sure = [p for p in report["curve"] if p.get("quality_ci95") is not None]
+    if sure:
+        low, high = np.array([p["quality_ci95"] for p in sure]).T
+        axes.fill_between([p["share"] for p in sure], low, high, color="C3", alpha=0.12, linewidth=0, label="its 95%")
     axes.set_xlabel("share of requests that ask the teacher")
     axes.set_ylabel("mean quality")
     axes.legend(loc="lower right", fontsize=8)
