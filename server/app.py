@@ -26,7 +26,7 @@ from server.gateway import Gateway
 from server.generation_request import PATHS
 from server.help.worker import HelpWorker
 from server.in_service import InService
-from server.ledgers.sqlite import SqliteLedger
+from server.ledgers.process import ProcessLedger
 from server.lifetime import die_with_parent
 from server.policy_store import PolicyStore
 from server.policy_watch import PolicyWatch, Start
@@ -100,7 +100,7 @@ async def open_gateway(
     metrics = Metrics(registry)
     store = PolicyStore(settings.state_dir)
     decider = await _first_decider(settings, store, policy, metrics)
-    ledger = SqliteLedger.open(settings.state_dir / "ledger.sqlite", deadline_s=settings.timeouts.ledger_s)
+    ledger = await ProcessLedger.start(settings.state_dir / "ledger.sqlite", deadline_s=settings.timeouts.ledger_s)
     running, text, version = await ledger.budget()
     log = DecisionLog(
         settings.state_dir / "decisions",

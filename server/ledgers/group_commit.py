@@ -1,7 +1,7 @@
-"""One thread that owns the SQLite connection and commits what arrives while it works as one transaction.
+"""Steps of the ledger, committed in groups: what arrives while one transaction runs goes into the next one together.
 
-Why a thread: a slow disk or a process that holds the file must not stop the event loop. Why in groups: a transaction
-costs more than the steps in it, and under load the group grows by itself.
+A transaction costs more than the steps in it, and under load the group grows by itself. `Commits` is the order of
+things; who hands the steps in and who hears of them is a thread (here) or a process (`server.ledgers.child`).
 """
 
 import asyncio
@@ -10,12 +10,13 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from server.ledgers import LedgerUnavailable
 from server.ledgers.sqlite_rows import SqliteRows
+from server.ledgers.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -27,117 +28,65 @@ ERROR_RETRY_S = 0.2
 PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL)
 """Another process is at work: try again."""
 
-_PENDING = object()
-_DELIVERED = object()
+
+class Work(Protocol):
+    """Something to do inside a transaction."""
+
+    run: Callable[[SqliteRows], Any]
+    deadline: float
+    """On the monotonic clock, until when it is tried."""
+    patient: bool
+    """Nobody waits until then: it is tried again after errors, too."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody wants it any more."""
+        ...
 
 
-class Step:
-    """Something to do inside a transaction, and the future that waits for it on the event loop."""
-
-    __slots__ = ("deadline", "future", "loop", "outcome", "patient", "run", "timer", "undo")
-
-    def __init__(
-        self,
-        run: Callable[[SqliteRows], Any],
-        *,
-        answer_in_s: float,
-        try_for_s: float,
-        undo: Callable[[Any], None] | None = None,
-    ) -> None:
-        """`undo` gets the result where nobody waits for it any more. `try_for_s`: how long the thread keeps trying."""
-        self.run = run
-        self.undo = undo
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-        self.deadline = time.monotonic() + try_for_s
-        self.patient = try_for_s > answer_in_s
-        self.outcome: Any = _PENDING
-        self.timer = self.loop.call_later(answer_in_s, self._expire, answer_in_s)
-
-    def deliver(self) -> None:
-        """On the event loop, once the outcome is known; again, it does nothing."""
-        if self.outcome is _DELIVERED:
-            # A timer that found the answer was quicker than the thread's own call: nobody is late, nothing is undone.
-            return
-        self.timer.cancel()
-        outcome, self.outcome = self.outcome, _DELIVERED
-        if isinstance(outcome, Exception):
-            if not self.future.done():
-                self.future.set_exception(outcome)
-        elif not self.future.done():
-            self.future.set_result(outcome)
-        elif self.undo is not None:
-            self.undo(outcome)
-
-    def _expire(self, answer_in_s: float) -> None:
-        if self.future.done():
-            return
-        if self.outcome is not _PENDING:  # the answer is there, only this loop was late to hear it
-            self.deliver()
-        elif self.patient:
-            self.future.set_result(None)
-        else:
-            self.future.set_exception(LedgerUnavailable(f"the ledger did not answer within {answer_in_s * 1e3:g} ms"))
+W = TypeVar("W", bound=Work)
 
 
-class GroupCommit:
+class Commits(Generic[W]):
     """Runs steps over `rows`. `check` raises sqlite3.Error where the file may not be trusted any more."""
 
     def __init__(self, rows: SqliteRows, check: Callable[[], None]) -> None:
         self._rows = rows
         self._check = check
-        self._arriving: SimpleQueue[Step | None] = SimpleQueue()
-        self._resting: deque[tuple[float, Step]] = deque()
+        self._resting: deque[tuple[float, W]] = deque()
         self._closing = False
         self.lost = 0
         """Patient steps that were given up."""
-        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
-        self._thread.start()
 
-    def submit(self, step: Step) -> None:
-        if self._closing:
-            step.outcome = LedgerUnavailable("the ledger is closed")
-            step.deliver()
-            return
-        self._arriving.put(step)
+    def _arrived(self, wait_s: float | None) -> list[W]:
+        """What has arrived, waiting so long for the first; None: for ever."""
+        raise NotImplementedError
 
-    def close(self, timeout_s: float) -> bool:
-        """Does what waits, then ends the thread; False where it has not ended in time. Blocks."""
-        self._closing = True
-        self._arriving.put(None)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+    def _finish(self, finished: Sequence[tuple[W, Any]]) -> None:
+        """Tells of outcomes: a result or an exception each."""
+        raise NotImplementedError
 
-    def _work(self) -> None:
-        again: list[Step] = []
+    def work(self) -> None:
+        """Until closing, and until nothing is left to do."""
+        again: list[W] = []
         while True:
             group = again + self._gather(wait_s=BUSY_RETRY_S if again else None)
             if not group and not self._resting and self._closing:
                 return
             again = self._commit([step for step in group if self._in_time(step)])
 
-    def _gather(self, wait_s: float | None) -> list[Step]:
+    def _gather(self, wait_s: float | None) -> list[W]:
         """What has arrived; waits for the first, unless something else is due earlier."""
-        steps: list[Step] = []
         if self._resting:
             due = self._resting[0][0] - time.monotonic()
             wait_s = max(due, 0.0) if wait_s is None else wait_s
-        try:
-            arrived = self._arriving.get(timeout=wait_s)
-            while True:
-                if arrived is not None:
-                    steps.append(arrived)
-                if len(steps) >= MOST_STEPS:
-                    break
-                arrived = self._arriving.get_nowait()
-        except Empty:
-            pass
+        steps = self._arrived(wait_s)
         while self._resting and (self._closing or self._resting[0][0] <= time.monotonic()):
             steps.append(self._resting.popleft()[1])
         return steps
 
-    def _in_time(self, step: Step) -> bool:
-        if time.monotonic() < step.deadline and not (step.future.done() and not step.patient):
+    def _in_time(self, step: W) -> bool:
+        if time.monotonic() < step.deadline and not step.abandoned:
             return True
         if step.patient:
             self.lost += 1
@@ -145,7 +94,7 @@ class GroupCommit:
         self._finish([(step, LedgerUnavailable("another process holds the ledger"))])
         return False
 
-    def _commit(self, group: list[Step]) -> list[Step]:
+    def _commit(self, group: list[W]) -> list[W]:
         """One transaction. Returns the steps that are to be tried again."""
         if not group:
             return []
@@ -165,7 +114,7 @@ class GroupCommit:
         self._finish(list(zip(group, results, strict=True)))
         return []
 
-    def _failed(self, step: Step, error: Exception) -> list[Step]:
+    def _failed(self, step: W, error: Exception) -> list[W]:
         if not isinstance(error, sqlite3.Error):
             log.error("a step of the ledger failed", exc_info=error)
         if step.patient and not self._closing:
@@ -176,7 +125,68 @@ class GroupCommit:
         self._finish([(step, unavailable)])
         return []
 
-    def _finish(self, finished: list[tuple[Step, Any]]) -> None:
+
+class Step(Waiting):
+    """Something to do inside a transaction, and the future that waits for it on the event loop."""
+
+    __slots__ = ("deadline", "run")
+
+    def __init__(
+        self,
+        run: Callable[[SqliteRows], Any],
+        *,
+        answer_in_s: float,
+        try_for_s: float,
+        undo: Callable[[Any], None] | None = None,
+    ) -> None:
+        """`try_for_s`: how long the thread keeps trying."""
+        super().__init__(answer_in_s=answer_in_s, patient=try_for_s > answer_in_s, undo=undo)
+        self.run = run
+        self.deadline = time.monotonic() + try_for_s
+
+    @property
+    def abandoned(self) -> bool:
+        return not self.patient and self.future.done()
+
+
+class GroupCommit(Commits[Step]):
+    """A thread of its own, so that a slow disk or a process that holds the file does not stop the event loop."""
+
+    def __init__(self, rows: SqliteRows, check: Callable[[], None]) -> None:
+        super().__init__(rows, check)
+        self._arriving: SimpleQueue[Step | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self.work, name="ledger", daemon=True)
+        self._thread.start()
+
+    def submit(self, step: Step) -> None:
+        if self._closing:
+            step.outcome = LedgerUnavailable("the ledger is closed")
+            step.deliver()
+            return
+        self._arriving.put(step)
+
+    def close(self, timeout_s: float) -> bool:
+        """Does what waits, then ends the thread; False where it has not ended in time. Blocks."""
+        self._closing = True
+        self._arriving.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _arrived(self, wait_s: float | None) -> list[Step]:
+        steps: list[Step] = []
+        try:
+            arrived = self._arriving.get(timeout=wait_s)
+            while True:
+                if arrived is not None:
+                    steps.append(arrived)
+                if len(steps) >= MOST_STEPS:
+                    break
+                arrived = self._arriving.get_nowait()
+        except Empty:
+            pass
+        return steps
+
+    def _finish(self, finished: Sequence[tuple[Step, Any]]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Step]] = {}
         for step, outcome in finished:
             step.outcome = outcome

@@ -1,4 +1,7 @@
-"""The default ledger: one SQLite file in WAL mode, shared by every worker process of a host; survives kill -9."""
+"""The ledger in one SQLite file in WAL mode, shared by every process of a host; survives kill -9.
+
+`LedgerFile` is the file; `SqliteLedger` works on it in a thread. A gateway's workers use `server.ledgers.process`.
+"""
 
 import asyncio
 import contextlib
@@ -25,19 +28,17 @@ CHANGE_BUDGET_WITHIN_S = 2.0
 CLOSE_WITHIN_S = 2.0
 
 
-class SqliteLedger:
-    """See `server.ledgers.Ledger`. Make it with `open`."""
+class LedgerFile:
+    """The file, open for one thread that commits. Make it with `open`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, deadline_s: float) -> None:
-        self._path = path
-        self._connection = connection
-        self._deadline_s = deadline_s
-        self._file = _identity(path)
-        self._group = GroupCommit(SqliteRows(connection), self._check_file)
-        self._upkeep = Upkeep(path)
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        self.rows = SqliteRows(connection)
+        self._identity = _identity(path)
 
     @classmethod
-    def open(cls, path: Path | str, deadline_s: float = 0.05) -> Self:
+    def open(cls, path: Path | str) -> Self:
         """Makes the file where there is none. Raises LedgerUnavailable where it is no ledger or cannot be written."""
         path = Path(path)
         try:
@@ -55,7 +56,27 @@ class SqliteLedger:
             damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
             advice = "; restore it from a copy, or move it away to start with an empty one" if damaged else ""
             raise LedgerUnavailable(f"cannot open the ledger {path}: {error}{advice}") from error
-        return cls(path, connection, deadline_s)
+        return cls(path, connection)
+
+    def check(self) -> None:
+        # SQLite goes on writing to a file that was unlinked while the other workers start a new, empty one.
+        if _identity(self.path) != self._identity:
+            raise sqlite3.OperationalError(f"{self.path} was removed or replaced; restart the gateway")
+
+
+class SqliteLedger:
+    """See `server.ledgers.Ledger`. Make it with `open`."""
+
+    def __init__(self, file: LedgerFile, deadline_s: float) -> None:
+        self._connection = file.connection
+        self._deadline_s = deadline_s
+        self._group = GroupCommit(file.rows, file.check)
+        self._upkeep = Upkeep(file.path)
+
+    @classmethod
+    def open(cls, path: Path | str, deadline_s: float = 0.05) -> Self:
+        """Makes the file where there is none. Raises LedgerUnavailable where it is no ledger or cannot be written."""
+        return cls(LedgerFile.open(path), deadline_s)
 
     @property
     def lost_settlements(self) -> int:
@@ -140,11 +161,6 @@ class SqliteLedger:
         step = Step(run, answer_in_s=within_s, try_for_s=within_s)
         self._group.submit(step)
         return await step.future
-
-    def _check_file(self) -> None:
-        # SQLite goes on writing to a file that was unlinked while the other workers start a new, empty one.
-        if _identity(self._path) != self._file:
-            raise sqlite3.OperationalError(f"{self._path} was removed or replaced; restart the gateway")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

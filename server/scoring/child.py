@@ -19,9 +19,10 @@ for _library in ("OMP", "OPENBLAS", "MKL"):  # before numpy: matrices of a few r
 from policies.artifact import ArtifactError, load_policy  # noqa: E402
 from policies.observation import Observation  # noqa: E402
 from policies.policy import BatchPolicy, NeedsWarming, Policy, Scores  # noqa: E402
+from server.frames import Frames, frame  # noqa: E402
 from server.lifetime import die_with_parent  # noqa: E402
 from server.scoring.scorer import samples_of, typical_of  # noqa: E402
-from server.scoring.wire import Frames, frame, observation_of, outcome_row  # noqa: E402
+from server.scoring.wire import observation_of, outcome_row  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

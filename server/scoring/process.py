@@ -18,8 +18,9 @@ from policies.action import Step
 from policies.observation import Observation
 from policies.policy import Scores
 from policies.samples import SampleWish
+from server.frames import Frames
 from server.scoring.scorer import ScoringFailed, Typical
-from server.scoring.wire import Frames, batch_frame, scores_of
+from server.scoring.wire import batch_frame, scores_of
 
 log = logging.getLogger(__name__)
 

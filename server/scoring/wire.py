@@ -1,4 +1,4 @@
-"""Frames between a worker and its scoring process: four bytes of length (big-endian), then JSON.
+"""What a worker and its scoring process say to each other, in `server.frames`.
 
 worker  -> child   [[observation, ...]]            one frame, one batch
 child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] where the policy raised; of a policy that
@@ -7,40 +7,15 @@ child   -> worker  {"name", "version", "steps", "typical", "samples", "together"
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import orjson
 
 from policies.action import Step
 from policies.observation import BudgetState, Draft, Observation, Prompt
 from policies.policy import Scores, TeacherScore
+from server.frames import frame
 
-LENGTH = 4
 _STEPS = {step.value: step for step in Step}
-
-
-def frame(content: Any) -> bytes:
-    payload = orjson.dumps(content)
-    return len(payload).to_bytes(LENGTH, "big") + payload
-
-
-class Frames:
-    """Cuts a stream of bytes into frames."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[Any]:
-        """The content of every frame that is whole now. Raises ValueError for what is no JSON."""
-        self._buffer += data
-        while len(self._buffer) >= LENGTH:
-            end = LENGTH + int.from_bytes(self._buffer[:LENGTH], "big")
-            if len(self._buffer) < end:
-                return
-            content = bytes(self._buffer[LENGTH:end])
-            del self._buffer[:end]
-            yield orjson.loads(content)
 
 
 def observation_row(observation: Observation) -> list[Any]:

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from policies.action import Step
 from policies.observation import BudgetState, Draft, Observation, Prompt
 from policies.policy import Scores
-from server.scoring.wire import Frames, batch_frame, frame, observation_of, outcome_row
+from server.frames import Frames, frame
+from server.scoring.wire import batch_frame, observation_of, outcome_row
 
 texts = st.text(max_size=20)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
