@@ -103,10 +103,15 @@ def describe(outcomes: Sequence[Outcome], signals: Signals | None, seen: int | N
     both = [row for row in both if all(teacher.quality is not None for teacher in row.teachers)]
     train = sum(row.split == "train" for row in both)
     if train < LEAST_TRAIN_ROWS:
+        one = sum((row.student_quality is None) != (row.teacher_quality is None) for row in usable)
         raise CannotTrain(
             f"{train} rows of the train split have {'all' if names else 'both'} qualities;"
             f" at least {LEAST_TRAIN_ROWS} are needed"
-            " (collect more, or leave `split` out so that 60% of the rows are trained on)"
+            + (
+                f" ({one} rows know one side only, as a decision log does: tw collect asks both, tw what-if reads logs)"
+                if one > len(both)
+                else " (collect more, or leave `split` out so that 60% of the rows are trained on)"
+            )
         )
     gains = {(row.teacher_quality or 0.0) - (row.student_quality or 0.0) for row in both}
     if len(gains) == 1:

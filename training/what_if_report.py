@@ -61,7 +61,7 @@ def what_if_report(
         "budget": {"text": text, "canonical": canonical(budget)},
         "policy": {"version": evidence.candidate.version, "as_logged": evidence.candidate.as_logged},
         "answerable": answerable(evidence, valued),
-        **(_shown(honest(evidence, valued)) if told else {"quality": None, "quality_ci95": None}),
+        **(_quality(honest(evidence, valued)) if told else {"quality": None, "quality_ci95": None}),
         "share": _number(float(paths.asks.mean())),
         "share_ci95": _interval(share(paths)),
         "usd_per_request": None if usd is None else _number(usd.value),
@@ -114,7 +114,7 @@ def _references(evidence: Evidence) -> dict[str, Any]:
     for name, teacher in (("student_only", False), ("teacher_only", True)):
         valued = value(evidence, constant(evidence.traffic, teacher=teacher))
         found[name] = {
-            **_shown(honest(evidence, valued)),
+            **_quality(honest(evidence, valued)),
             "effective_sample_size": _number(
                 effective_sample_size(np.where(evidence.known.known, valued.weighed.weight, 0.0))
             ),
@@ -131,7 +131,7 @@ def _curve(evidence: Evidence) -> list[dict[str, Any]]:
             {
                 "budget": budget,
                 "share": _number(float(valued.paths.asks.mean())),
-                **_shown(honest(evidence, valued)),
+                **_quality(honest(evidence, valued)),
                 "unsupported": _number(valued.gap),
             }
         )
@@ -140,7 +140,7 @@ def _curve(evidence: Evidence) -> list[dict[str, Any]]:
 
 def _estimators(valued: Valued) -> dict[str, Any]:
     """Each by itself; without an interval where it would leave out the answers that the log could not have seen."""
-    found = {name: _shown(estimate) for name, estimate in valued.estimates.items()}
+    found = {name: _quality(estimate) for name, estimate in valued.estimates.items()}
     return (
         found
         if valued.gap <= MOST_UNSUPPORTED
@@ -150,6 +150,12 @@ def _estimators(valued: Valued) -> dict[str, Any]:
 
 def _shown(estimate: Estimate) -> dict[str, Any]:
     return {"quality": _number(estimate.value), "quality_ci95": _interval(estimate)}
+
+
+def _quality(estimate: Estimate) -> dict[str, Any]:
+    """Qualities lie within 0..1, as the interval's ends do; weights can push an estimate beyond, which nobody reads as
+    intended."""
+    return {**_shown(estimate), "quality": _number(min(max(estimate.value, 0.0), 1.0))}
 
 
 def _interval(estimate: Estimate) -> list[float | None] | None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from policies.artifact import Manifest, save_artifact
 from server.cli import main
 from server.decision_log import DecisionLog
-from tests.training.decisions import Traffic, record, traffic, write_log
+from tests.training.decisions import Traffic, feedback, record, step, traffic, write_log
 from training.decision_rows import read_decisions
 
 
@@ -43,6 +43,31 @@ def test_the_report_has_its_promised_shape(directory: Path, log: Traffic):
     assert report["share"] <= 0.1
     assert report["logged"]["policies"] == {"one": 800}
     assert report["budget"]["text"] == "At most 10% of requests."
+
+
+def test_no_quality_is_reported_beyond_what_qualities_can_be(tmp_path: Path):
+    """One request in twenty was asked by chance, the policy expects little of the teacher, and it was always right: its
+    few answers weigh so much that the sums pass 1. What is read stays within 0..1, as the interval does."""
+    rows: list[object] = []
+    for number in range(200):
+        asks = number % 15 == 0
+        chance = 0.05
+        decided = step(
+            "teacher" if asks else "student",
+            chance if asks else 1 - chance,
+            score=float(asks),
+            expected_student_quality=0.5,
+            expected_gain=0.0,
+        )
+        rows += [record(number, decided), feedback(number, 1.0 if asks else number % 2)]
+    directory = write_log(tmp_path / "decisions", rows)  # type: ignore[arg-type]
+    result = tw("--log", directory, "--budget", "At most 100% of requests.", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["references"]["teacher_only"]["quality"] == 1.0
+    found = [report["quality"], *(point["quality"] for point in report["curve"])]
+    found += [each["quality"] for each in report["estimators"].values()]
+    assert all(0.0 <= each <= 1.0 for each in found), found
 
 
 def test_in_words(directory: Path):
