@@ -46,8 +46,8 @@ def test_the_report_has_its_promised_shape(directory: Path, log: Traffic):
 
 
 def test_no_quality_is_reported_beyond_what_qualities_can_be(tmp_path: Path):
-    """More requests were asked than their chance says, and the teacher was always right, so weighed sums pass 1. What is
-    read stays within 0..1, as the interval does."""
+    """More requests were asked than their chance says, and the teacher was always right, so weighed sums pass 1. What
+    is read stays within 0..1, as the interval does."""
     rows: list[object] = []
     for number in range(200):
         asks = number % 15 == 0
