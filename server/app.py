@@ -144,6 +144,9 @@ async def open_gateway(
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await gateway.drain()
+            gateway.student.close()
+            for each in teachers.all:
+                each.upstream.close()
             await watch.close()
             await ledger.close()
             log.close()

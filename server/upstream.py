@@ -11,6 +11,7 @@ import orjson
 
 from server import sse
 from server.errors import UpstreamBadAnswer, UpstreamFault, UpstreamStatus, UpstreamTimeout, UpstreamUnreachable
+from server.plain_http import BrokenOff, CannotConnect, NotHttp, PlainHttp, PlainHttpError, Reply, Silent
 from server.settings import Timeouts
 from server.settings import Upstream as UpstreamSettings
 
@@ -86,24 +87,29 @@ class Upstream:
             key = os.environ.get(settings.api_key_env)
             if key:
                 self._headers["authorization"] = f"Bearer {key}"
+        self._plain = PlainHttp.to(
+            url, self._headers, connect_s=timeouts.connect_s, silence_s=timeouts.silence_s
+        )  # fmt: skip
+        """For whole answers; None where they take TLS, say: then aiohttp reads them, too."""
+
+    def close(self) -> None:
+        """Drops connections that wait for another request."""
+        if self._plain is not None:
+            self._plain.close()
 
     async def answer(self, path: str, body: bytes) -> Answer:
-        response = await self._open(path, body)
-        try:
-            raw = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _mapped(self.role, error) from None
-        finally:
-            response.close() if not response.content.at_eof() else response.release()
+        status, headers, raw = await self._whole(path, body)
+        if status != 200:
+            raise self._refused(status, raw[:_MAX_ERROR_BYTES], headers.get("retry-after"))
         try:
             data = orjson.loads(raw)
         except orjson.JSONDecodeError:
             data = None
-        if isinstance(data, dict) and not isinstance(data.get("choices"), list):
-            raise UpstreamBadAnswer(self.role, f"the {self.role} answered with JSON that holds no `choices`")
         if not isinstance(data, dict):
-            kind = response.headers.get("content-type", "no content type").partition(";")[0]
+            kind = headers.get("content-type", "no content type").partition(";")[0]
             raise UpstreamBadAnswer(self.role, f"the {self.role} answered with {kind}, not with a JSON object")
+        if not isinstance(data.get("choices"), list):
+            raise UpstreamBadAnswer(self.role, f"the {self.role} answered with JSON that holds no `choices`")
         return Answer(raw, data)
 
     async def stream(self, path: str, body: bytes) -> EventStream:
@@ -163,6 +169,18 @@ class Upstream:
         ids = data.get("tokens") if isinstance(data, dict) else None
         return ids if isinstance(ids, list) and all(isinstance(token, int) for token in ids) else None
 
+    async def _whole(self, path: str, body: bytes) -> Reply:
+        """An answer read to its end, whatever its status."""
+        try:
+            if self._plain is not None:
+                return await self._plain.post(path, body)
+            async with self._http.post(
+                self._url + path, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
+            ) as response:
+                return Reply(response.status, response.headers, await response.read())
+        except (PlainHttpError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _mapped(self.role, error) from None
+
     async def _open(self, path: str, body: bytes) -> aiohttp.ClientResponse:
         try:
             response = await self._http.post(
@@ -197,6 +215,12 @@ class Upstream:
 
 def _mapped(role: str, error: Exception) -> UpstreamFault:
     match error:
+        case CannotConnect():
+            return UpstreamUnreachable(role, f"the {role} cannot be reached")
+        case Silent():
+            return UpstreamTimeout(role, f"the {role} did not answer in time")
+        case BrokenOff():
+            return UpstreamBadAnswer(role, f"the {role} broke off its answer")
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
             return UpstreamUnreachable(role, f"the {role} cannot be reached")
         case TimeoutError():
@@ -206,4 +230,5 @@ def _mapped(role: str, error: Exception) -> UpstreamFault:
         case aiohttp.ClientConnectionError():
             return UpstreamUnreachable(role, f"the {role} cannot be reached")
         case _:
-            return UpstreamBadAnswer(role, f"the {role} did not answer in HTTP ({type(error).__name__})")
+            what = error if isinstance(error, NotHttp) else type(error).__name__
+            return UpstreamBadAnswer(role, f"the {role} did not answer in HTTP ({what})")

@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-@dataclass(slots=True)
 class Item:
     """See `server.ledgers.group_commit.Work`."""
 
-    n: int
-    run: Run
-    deadline: float
-    patient: bool
+    __slots__ = ("deadline", "n", "patient", "run")
+
+    def __init__(self, n: int, run: Run, deadline: float, patient: bool) -> None:
+        self.n = n
+        self.run = run
+        self.deadline = deadline
+        self.patient = patient
 
     @property
     def abandoned(self) -> bool:
