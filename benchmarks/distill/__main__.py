@@ -1,4 +1,4 @@
-"""What each distillation buys: `python -m benchmarks.distill --method M [--quick | --small] [--seeds N]`.
+"""What each distillation buys: `python -m benchmarks.distill --method M [--quick | --small | --medium] [--seeds N]`.
 
     warmup, ranking, features   Multi30k, against their own ablations
     through-time                tinyshakespeare and sums
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.distill import diffusion, diffusion_sizes, memory, tables, translation, trl_gkd
-from benchmarks.distill.sizes import FULL, QUICK, SMALL
+from benchmarks.distill.sizes import FULL, MEDIUM, QUICK, SMALL
 from training.distill.report import versions, write_json
 
 METHODS = ("warmup", "ranking", "features", "through-time", "memory", "summary", "trl")
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; proves nothing")
     parser.add_argument("--small", action="store_true", help="sizes for one busy core: benchmarks/distill/sizes.py")
+    parser.add_argument("--medium", action="store_true", help="sizes that the figures in docs/distill are of")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arm", help="only this arm, and kd; through-time: shakespeare or sums")
     parser.add_argument("--after-kd", action="store_true", help="warmup, ranking, features: begin with kd's student")
@@ -38,7 +39,11 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    size, sizes = ("quick", QUICK) if arguments.quick else ("small", SMALL) if arguments.small else ("full", FULL)
+    asked = [name for name in ("quick", "small", "medium") if getattr(arguments, name)]
+    if len(asked) > 1:
+        parser.error(f"--{asked[0]} or --{asked[1]}, not both")
+    size = asked[0] if asked else "full"
+    sizes = {"full": FULL, "medium": MEDIUM, "small": SMALL, "quick": QUICK}[size]
     seeds = 1 if arguments.quick else arguments.seeds
     work = arguments.out / size
     began = time.monotonic()

@@ -44,8 +44,9 @@ FULL = DiffusionSizes(
 MEDIUM = DiffusionSizes(
     shakespeare=Texts(length=64, from_steps=64, denoiser=Shape(128, 344, 4, 2), judge=Shape(128, 344, 4, 2),
         base_steps=3_000, judge_steps=1_000, round_steps=200, rows=64, round_rows=32, sampled=512),
-    sums=Texts(length=40, from_steps=32, denoiser=Shape(96, 256, 3, 3), judge=Shape(96, 256, 3, 3),
-        base_steps=2_500, judge_steps=800, round_steps=200, rows=96, round_rows=64, sampled=512),
+    sums=Texts(length=28, from_steps=32, denoiser=Shape(64, 176, 3, 2), judge=Shape(64, 176, 3, 2), digits=1,
+        base_steps=1_200, judge_steps=300, round_steps=100, rows=128, round_rows=64, sampled=512, lines=100_000,
+        base_rate=6e-3, round_rate=2e-3),
 )  # fmt: skip
 
 SMALL = DiffusionSizes(
