@@ -23,14 +23,14 @@ from server.deciding import Decider
 from server.decision_log import DecisionLog
 from server.errors import BadRequest, GatewayError, UpstreamFault, error_object
 from server.gateway import Gateway
-from server.generation_request import PATHS
+from server.generation_request import PATHS, Endpoint
 from server.help.worker import HelpWorker
 from server.in_service import InService
 from server.ledgers.process import ProcessLedger
 from server.lifetime import die_with_parent
 from server.policy_store import PolicyStore
 from server.policy_watch import PolicyWatch, Start
-from server.relay import Receive, Scope, Send
+from server.relay import AsgiClient, Client, Receive, Scope, Send
 from server.scoring.process import ProcessScorer
 from server.scoring.scorer import InlineScorer, Scorer
 from server.served_models import ServedModels
@@ -54,18 +54,24 @@ class App:
 
     def __init__(self, fastapi: FastAPI) -> None:
         self.fastapi = fastapi
+        self._gateway: Gateway | None = None
 
     @property
     def gateway(self) -> Gateway:
-        gateway: Gateway = self.fastapi.state.gateway
-        return gateway
+        if self._gateway is None:
+            self._gateway = self.fastapi.state.gateway
+        return self._gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             endpoint = PATHS.get(scope["path"])
             if endpoint is not None:
-                return await generate(self.gateway, endpoint, scope, receive, send)
+                return await generate(self.gateway, endpoint, AsgiClient(scope, receive, send))
         return await self.fastapi(scope, receive, send)
+
+    async def answer(self, endpoint: Endpoint, client: Client) -> None:
+        """The same without ASGI: for `server.protocol`."""
+        await generate(self.gateway, endpoint, client)
 
 
 def create_app(settings: Settings, policy: Policy | None = None, registry: CollectorRegistry | None = None) -> App:

@@ -24,6 +24,7 @@ from server.engines import EngineFailed, EngineSpec, ManagedEngine, choose_kind
 from server.ledgers import LedgerUnavailable
 from server.ledgers.sqlite import SqliteLedger
 from server.policy_store import PolicyStore, PolicyStoreError
+from server.protocol import GatewayProtocol
 from server.served_models import ServedModels
 from server.settings import SHIPPED, Settings, Upstream
 
@@ -258,7 +259,7 @@ def _serve(console: Console, settings: Settings, listening: socket.socket) -> No
         factory=True,
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=GatewayProtocol,
         lifespan="on",
         log_level="warning",
         access_log=False,

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions` and `/v1/completions`: the hot path, as raw ASGI."""
+"""`POST /v1/chat/completions` and `/v1/completions`: the hot path."""
 
 import asyncio
 import hashlib
@@ -10,27 +10,20 @@ from server.errors import ClientGone, GatewayError
 from server.exchange import Exchange
 from server.gateway import Gateway, Request
 from server.generation_request import Endpoint, GenerationRequest, read_request
-from server.relay import Client, Headers, Message, Receive, Scope, Send, read_body
+from server.relay import Client, Headers
 
-_WATCH_AFTER_S = 0.02
-"""How old a request is when the gateway begins to look whether its client is still there."""
 _MAX_HEADER = 256
 """Longest conversation, user or tag that is taken; what is longer is cut."""
 
 
-async def generate(gateway: Gateway, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+async def generate(gateway: Gateway, endpoint: Endpoint, client: Client) -> None:
     """Answers one request; every error has the OpenAI shape."""
-    client = Client(send)
     at = gateway.clock()
+    settings = gateway.settings
     try:
-        headers = _our_headers(scope["headers"], every=gateway.reads_headers)
+        headers = _our_headers(client.headers, every=gateway.reads_headers)
         key = gateway.keys.authenticate(headers.get("authorization"))
-        raw = await read_body(
-            scope,
-            receive,
-            max_bytes=gateway.settings.max_body_bytes,
-            timeout_s=gateway.settings.timeouts.upload_s,
-        )
+        raw = await client.read_body(max_bytes=settings.max_body_bytes, timeout_s=settings.timeouts.upload_s)
         request = read_request(endpoint, raw)
         gateway.side_of(request.model)  # an unknown model is the client's fault, before anything is decided
     except ClientGone:
@@ -39,30 +32,21 @@ async def generate(gateway: Gateway, endpoint: Endpoint, scope: Scope, receive: 
         await client.send_answer(error.status, error.body(), [*error.headers(), *_close_if_unread(error)])
         return
     exchange = Exchange(gateway, request, _about(gateway, at, key, headers, request), client)
-    await _run_while_connected(exchange, client, receive)
+    await _run_while_connected(exchange, client)
 
 
-async def _run_while_connected(exchange: Exchange, client: Client, receive: Receive) -> None:
+async def _run_while_connected(exchange: Exchange, client: Client) -> None:
     task = asyncio.current_task()
     assert task is not None
     gone = False
 
-    def hang_up(watcher: "asyncio.Future[Message]") -> None:
+    def hang_up() -> None:
         nonlocal gone
-        if not watcher.cancelled() and watcher.exception() is None and not client.ended:
+        if not client.ended:
             gone = True
             task.cancel()
 
-    watcher: asyncio.Future[Message] | None = None
-
-    def watch() -> None:
-        nonlocal watcher
-        # Once the body is read, the next message can only be the disconnect.
-        watcher = asyncio.ensure_future(receive())
-        watcher.add_done_callback(hang_up)
-
-    # Most answers of a small student are out before a watcher would have been worth its cost.
-    timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, watch)
+    client.watch(hang_up)
     try:
         await exchange.run()
     except GatewayError as error:
@@ -72,9 +56,7 @@ async def _run_while_connected(exchange: Exchange, client: Client, receive: Rece
             raise
         task.uncancel()
     finally:
-        timer.cancel()
-        if watcher is not None:
-            watcher.cancel()
+        client.unwatch()
 
 
 def _close_if_unread(error: GatewayError) -> Headers:

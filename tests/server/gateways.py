@@ -20,6 +20,7 @@ from server.app import App, create_app
 from server.auth import Keys
 from server.gateway import Gateway
 from server.ledgers.sqlite import SqliteLedger
+from server.protocol import GatewayProtocol
 from server.settings import Settings, Upstream
 
 
@@ -106,7 +107,9 @@ async def running_gateway(
     # With the protocol named, asyncio sends without delay (it looks at it); else each answer would wait for 40 ms.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http="httptools", log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, http=GatewayProtocol, log_level="warning", access_log=False, timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     serving = asyncio.create_task(server._serve(sockets=[listening]))
