@@ -195,12 +195,12 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Quality at every budget, against baselines on the same rows and features."""
-    from policies.artifact import load_policy
+    from policies.artifact import load_policy, read_manifest
     from policies.outcomes import read_outcomes
     from training.evaluation_print import print_report
     from training.evaluation_run import evaluation_run
     from training.extras import require
-    from training.train_policy import refuse_duplicates
+    from training.train_policy import other_models, refuse_duplicates
 
     with _told_plainly():
         if baselines:
@@ -210,6 +210,8 @@ def evaluate(
         policy = load_policy(policy_dir)
         rows = read_outcomes(*outcomes)
         refuse_duplicates(rows, outcomes)
+        for warning in other_models(read_manifest(policy_dir), rows):
+            click.echo(f"Warning: {warning}", err=True)
         with _progress() as (stage, tick):
             stage("evaluating", 8 if baselines else 1)
             report, pictures = evaluation_run(

@@ -1,5 +1,6 @@
 """One evaluation with its baselines and pictures, from a policy and rows: what stands behind `tw evaluate`."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,14 +34,21 @@ def evaluation_run(
     usable = [row for row in outcomes if signals == "prompt" or row.student_response is not None]
     if outcomes and not usable:
         raise CannotEvaluate("the policy reads the student's draft, and no row has a student_response")
-    keep = [
+    known = [
         i
         for i, row in enumerate(usable)
-        if split in ("all", row.split)
-        and row.student_quality is not None
+        if row.student_quality is not None
         and row.teacher_quality is not None
         and (not teachers_known(policy) or all(each.quality is not None for each in row.teachers))
     ]
+    keep = [i for i in known if split in ("all", usable[i].split)]
+    if known and not keep:
+        counts = Counter(usable[i].split for i in known)
+        there = ", ".join(f"{count} in {name}" for name, count in sorted(counts.items()))
+        raise CannotEvaluate(
+            f"no row of the {split} split has both qualities ({there}); leave the column `split` out for 30% of rows"
+            " in test, or give --split"
+        )
     rows = [usable[i] for i in keep]
     rivals: dict[str, Floats] = {}
     if baselines and rows and not teachers_known(policy):

@@ -346,6 +346,19 @@ def refuse_duplicates(outcomes: Sequence[Outcome], paths: Sequence[Path]) -> Non
         raise CannotTrain(f"id {twice!r} occurs in more than one of {', '.join(map(str, paths))}")
 
 
+def other_models(manifest: Manifest, outcomes: Sequence[Outcome]) -> list[str]:
+    """A sentence for each side whose answers on these rows come from another model than the policy learned from."""
+    found = []
+    for side in ("student", "teacher"):
+        learned, here = getattr(manifest, f"{side}_model"), _only([getattr(row, f"{side}_model") for row in outcomes])
+        if learned is not None and here is not None and learned != here:
+            found.append(
+                f"the policy was trained for the {side} {learned}, and the table holds answers of {here};"
+                " it may rank them badly: train one on this table"
+            )
+    return found
+
+
 def _refuse_samples(rows: Sequence[Outcome], signals: Signals, wish: SampleWish) -> None:
     if signals == "prompt":
         raise CannotTrain("--samples are compared with the draft; train with --signals draft, or leave --samples out")

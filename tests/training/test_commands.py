@@ -221,6 +221,36 @@ def test_a_policy_that_is_none_is_said(table: Path, tmp_path: Path) -> None:
     assert "manifest.json: no such file" in result.stderr
 
 
+def test_a_policy_for_other_models_than_the_tables_is_measured_and_warned_of(trained: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", [replace(row, student_model="another") for row in sums(120, seed=5)])
+    result = tw("evaluate", "--policy", trained, "--outcomes", path, "--no-baselines", "--json")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == (
+        "Warning: the policy was trained for the student small, and the table holds answers of another; it may rank"
+        " them badly: train one on this table\n"
+    )
+    assert json.loads(result.stdout)["apgr"] is not None
+
+
+def test_a_split_without_rows_is_named_with_those_that_have_some(trained: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", [replace(row, split="train") for row in sums(120)])
+    result = tw("evaluate", "--policy", trained, "--outcomes", path)
+    assert result.exit_code == 2
+    assert "no row of the test split has both qualities (120 in train)" in result.stderr
+    assert tw("evaluate", "--policy", trained, "--outcomes", path, "--split", "train", "--no-baselines").exit_code == 0
+
+
+def test_a_decision_log_is_not_trained_on_and_what_reads_it_is_named(tmp_path: Path) -> None:
+    rows = [
+        replace(row, **{"student_quality" if i % 5 else "teacher_quality": None}) for i, row in enumerate(sums(120))
+    ]
+    result = tw("train", "policy", "--outcomes", write(tmp_path / "t.jsonl", rows), "--out", tmp_path / "p")
+    assert result.exit_code == 2
+    assert "120 rows know one side only, as a decision log does: tw collect asks both, tw what-if reads logs" in (
+        result.stderr
+    )
+
+
 def test_a_draft_policy_wants_drafts(trained: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", [replace(row, student_response=None) for row in sums(60)])
     result = tw("evaluate", "--policy", trained, "--outcomes", path)
