@@ -85,9 +85,11 @@ def translation_quality(directory: Path, test: Path, limit: int) -> dict[str, An
 def hidden_likeness(
     student: Any, teacher: Any, checkpoint: Path, train: Sequence[Row], held: Sequence[Row]
 ) -> dict[str, float]:
-    """How alike the last states are on held-out text, with the projection that was learned (where one was), and with
-    the best linear one, fitted on training rows, which every arm can have."""
-    own = load_file(checkpoint).get("features.projections.0.weight")
+    """How alike the last states are on held-out text: with the projection that was learned (where one was), with the
+    best affine one fitted on training rows, which every arm can have, and what no student of this width can exceed:
+    the teacher's own states through as many principal directions."""
+    saved = load_file(checkpoint)
+    own, constant = (saved.get(f"features.projections.0.{name}") for name in ("weight", "bias"))
 
     def last(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         kept: dict[str, list[torch.Tensor]] = {"s": [], "t": []}
@@ -102,18 +104,23 @@ def hidden_likeness(
 
     s_train, t_train = last(train)
     s, t = last(held)
-    fitted = torch.linalg.lstsq(s_train, t_train).solution
+    s_mean, t_mean = s_train.mean(0), t_train.mean(0)
+    fitted = torch.linalg.lstsq(s_train - s_mean, t_train - t_mean).solution
+    principal = torch.linalg.svd(t_train - t_mean, full_matrices=False).Vh[: s.shape[1]]
     found = {
         "raw_norm_ratio": float(s.norm(dim=-1).mean() / t.norm(dim=-1).mean()),
         "cka": float(linear_cka(s, t)),
         "fitted_centred_cosine": float(centred_cosine(s @ fitted, t)),
+        "width_ceiling": float(centred_cosine((t - t_mean) @ principal.T @ principal, t)),
+        "shared_direction": float(t_mean.square().sum() / t_train.square().sum(-1).mean()),
     }
     if own is not None:
-        projected = s @ own
+        projected = s @ own + (0.0 if constant is None else constant)
+        aim = t - saved["features.centres"][0]
         found |= {
             "centred_cosine": float(centred_cosine(projected, t)),
-            "cosine": float(torch.nn.functional.cosine_similarity(projected, t, dim=-1).mean()),
-            "norm_ratio": float(projected.norm(dim=-1).mean() / t.norm(dim=-1).mean()),
+            "cosine": float(torch.nn.functional.cosine_similarity(projected, aim, dim=-1).mean()),
+            "norm_ratio": float(projected.norm(dim=-1).mean() / aim.norm(dim=-1).mean()),
         }
     return found
 

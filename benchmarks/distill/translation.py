@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import torch
 
 from benchmarks.distill.material import bf16, trained, translation_pair
 from benchmarks.distill.measuring import distances, hidden_likeness, rows_of, steps_to, translation_quality
+from benchmarks.distill.remembered import Remembered, in_place_of, remembered
 from benchmarks.distill.sizes import Sizes
 from benchmarks.distill.surroundings import surroundings
 from training.distill.advise import own_text
 from training.distill.checkpoint import latest
-from training.distill.config import DistillConfig
+from training.distill.config import DataConfig, DistillConfig
+from training.distill.examples import read_rows
 from training.distill.models import load_model, load_tokenizer
 from training.distill.pair import Pair, read_data
 from training.distill.report import write_json
@@ -150,6 +153,7 @@ def configuration(changes: dict[str, Any], pair: dict[str, Any], out: Path, size
             "training": {
                 "epochs": sizes.distil_epochs, "rows": sizes.rows, "learning_rate": sizes.student_rate / 2,
                 "warmup": 0.05, "bf16": bf16(), "evaluate_every": sizes.evaluate_every, "tokens_at_once": 4096,
+                "optimizer": "muon" if sizes.muon else "adamw", "group_by_length": sizes.muon,
             },
             **sections,
         }
@@ -179,8 +183,12 @@ def one_arm(
     if changes.get("extra"):
         config = config.model_copy(update={"training": _with_extra_steps(config, out, seed)})
     method = "warmup" if config.warmup else "kd"
-    report = distil(config, method, surroundings(f"{arm} {seed}"), lambda _name: None)
+    memory, validation_tokens = memory_of(config, pair, work)
+    with in_place_of(memory):
+        report = distil(config, method, surroundings(f"{arm} {seed}"), lambda _name: None)
     curve = [row for row in report["stages"]["kd"]["curves"] if "val_kl" in row]
+    learned = report["stages"]["kd"]
+    learned["seconds"] += memory.seconds_per_token * (learned["tokens"] + len(curve) * validation_tokens)
     result = {
         "arm": arm,
         "seed": seed,
@@ -199,6 +207,30 @@ def one_arm(
     }
     write_json(file, result)
     return result
+
+
+@cache
+def _memory(
+    file: Path, teacher: str, context: int, train: Path, validation: Path, validation_rows: int
+) -> tuple[Remembered, int]:
+    tokenizer = load_tokenizer(teacher, "teacher")
+    rows, held = (
+        read_rows([path], DataConfig(train=(path,), context=context), tokenizer)[0] for path in (train, validation)
+    )
+    held = held[:validation_rows]
+    model = load_model(teacher, "float32", "teacher").eval()
+    last = int(model.config.num_hidden_layers)
+    found = remembered(model, [*rows, *held], file, layers=tuple({max(1, last // 2), last}), bf16=bf16())
+    return found, sum(len(row.tokens) for row in held)
+
+
+def memory_of(config: DistillConfig, pair: dict[str, Any], work: Path) -> tuple[Remembered, int]:
+    """The teacher's states for all rows, and how many tokens the validation rows have."""
+    files = pair["files"]
+    return _memory(
+        work / "teacher-states.safetensors", str(pair["teacher"]), config.data.context, files["train"], files["val"],
+        config.data.validation_rows,
+    )  # fmt: skip
 
 
 def _with_extra_steps(config: DistillConfig, out: Path, seed: int) -> Any:
@@ -267,7 +299,7 @@ def ends(
         alone, report = trained(
             f"alone-{seed}", sizes.student, pair["files"], pair["tokenizer"], work, epochs=sizes.distil_epochs,
             rows=sizes.rows, rate=sizes.student_rate / 2, seed=seed, start=pair["student"],
-            validation_rows=sizes.validation_rows, context=sizes.context,
+            validation_rows=sizes.validation_rows, context=sizes.context, muon=sizes.muon,
         )  # fmt: skip
         config = configuration({}, pair, work / "unused", sizes, seed)
         for name, directory, told in (

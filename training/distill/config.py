@@ -158,6 +158,12 @@ class FeaturesConfig(Section):
     """(student layer, teacher layer), counted from 1; negative counts from the end. Default: the last of both."""
     projection: Literal["linear", "low-rank", "orthogonal"] = "linear"
     rank: Positive = 64
+    start: Literal["fitted", "orthogonal"] = "fitted"
+    """Where the projection starts: the map that fits both models' states best before the first step (frozen ones: the
+    best rotation and one scale), or orthogonal by chance."""
+    centred: bool = True
+    """The teacher's mean state is taken off its states, and the projection gets a constant: what all tokens share is
+    not alignment."""
     target: Literal["token", "class-mean", "output-embedding"] = "token"
     log_norm: float = Field(default=1.0, ge=0)
     """Weight of the squared difference of log-norms in `cos-norm`."""

@@ -9,7 +9,7 @@ import torch
 from training.distill.collapse import alarms, distinct_n, mean_length
 from training.distill.config import DistillConfig
 from training.distill.examples import Row
-from training.distill.features import FeatureTerm
+from training.distill.features import FeatureTerm, Moments
 from training.distill.frame import Surroundings, Trained, seeded, train
 from training.distill.kd import DistillationLesson
 from training.distill.models import export, load_tokenizer, parameters, shared_vocabulary, states
@@ -103,6 +103,8 @@ def distillation(config: DistillConfig, data: Data, pair: Pair, around: Surround
     source = course(config, data)
     if lesson.features is not None and config.features is not None and config.features.target == "class-mean":
         lesson.features.set_class_means(class_means(pair, lesson.features, data, config))
+    if lesson.features is not None and config.features is not None:
+        lesson.features.fit(moments(pair, lesson.features, data, config))
     return train(
         lesson,
         source,
@@ -131,6 +133,32 @@ def class_means(pair: Pair, term: FeatureTerm, data: Data, config: DistillConfig
             counts.index_add_(0, moved.targets(), torch.ones(len(found), device=device))
     overall = sums.sum(0) / counts.sum().clamp_min(1)
     return torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], overall)
+
+
+def moments(pair: Pair, term: FeatureTerm, data: Data, config: DistillConfig) -> list[Moments]:
+    """Of both models' states over training rows, one per pair of layers: 4,096 tokens or eight per number of the
+    student's state, whichever is more, where there are so many. A resumed run makes them anew, and its checkpoint
+    overrides what follows from them."""
+    width = int(pair.student.config.get_text_config().hidden_size)
+    wide = int(pair.teacher.config.get_text_config().hidden_size)
+    found = [Moments(width, wide) for _ in term.pairs]
+    device = next(pair.student.parameters()).device
+    was = pair.student.training
+    pair.student.eval()
+    with torch.no_grad():
+        for start in range(0, len(data.rows), 8 * config.training.rows):
+            some = replace(data, validation_rows=data.rows[start : start + 8 * config.training.rows])
+            for batch in validation_batches(config, some):
+                moved = batch.to(device)
+                place = moved.predicting()
+                ours = states(pair.student, moved, term.student_layers).layers
+                theirs = states(pair.teacher, moved, term.teacher_layers).layers
+                for (a, b), one in zip(term.pairs, found, strict=True):
+                    one.add(ours[a][:, :-1][place], theirs[b][:, :-1][place])
+            if found[0].count >= max(4096, 8 * width):
+                break
+    pair.student.train(was)
+    return found
 
 
 def warm_up(config: DistillConfig, data: Data, pair: Pair, around: Surroundings) -> tuple[Trained, dict[str, Any]]:

@@ -29,7 +29,8 @@ SEPARABLE = ("forward", "reverse", "js", "skew", "skew-reverse", "tvd")
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """(..., V) -> (..., V), float32."""
-    return torch.log_softmax(logits.float() / temperature, dim=-1).clamp_min(_FLOOR)
+    logits = logits.float()
+    return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1).clamp_min(_FLOOR)
 
 
 def divergence(log_p: Tensor, log_q: Tensor, kind: Kind, skew: float = 0.1) -> Tensor:
@@ -43,9 +44,10 @@ def divergence(log_p: Tensor, log_q: Tensor, kind: Kind, skew: float = 0.1) -> T
 
 def terms(log_p: Tensor, log_q: Tensor, kind: Kind, skew: float) -> Tensor:
     """(..., V) each word's part of a separable divergence; differentiable in both."""
-    p, q = log_p.exp(), log_q.exp()
     if kind == "forward":
-        return p * (log_p - log_q)
+        # The commonest one, and bound by memory: no pass over the vocabulary more than it needs.
+        return log_p.exp() * (log_p - log_q)
+    p, q = log_p.exp(), log_q.exp()
     if kind == "reverse":
         return q * (log_q - log_p)
     if kind == "tvd":

@@ -79,7 +79,11 @@ def _restricted(log_p: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
 def order_agreement(teacher: Tensor, student: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(N, V), (N, V) -> (N,) CR@k: whether the top k come in the same order; (N,) MOR@k: |overlap| / k."""
     k = min(k, teacher.shape[-1])
-    first, second = teacher.topk(k, dim=-1).indices, student.topk(k, dim=-1).indices
+    return agreement_of(teacher.topk(k, dim=-1).indices, student.topk(k, dim=-1).indices)
+
+
+def agreement_of(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, k), (N, k) ids, likeliest first -> what `order_agreement` gives. The first j columns are the top j."""
     same = (first == second).all(-1).float()
     overlap = (first[:, :, None] == second[:, None, :]).any(-1).float().mean(-1)
     return same, overlap
