@@ -1,4 +1,4 @@
-"""What training wheels inside the answer buy: `python -m benchmarks.wheels [--quick | --small] [--seeds N]`.
+"""What training wheels inside the answer buy: `python -m benchmarks.wheels [--quick | --small | --medium] [--seeds N]`.
 
 On Multi30k German-English, same student and sentences for all: quality against the share of teacher tokens for wheels,
 random help, thresholds on entropy and on the largest probability, true disagreement (which needs the teacher
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.wheels import figures
-from benchmarks.wheels.arms import ABLATIONS, BASELINES, WHEELS, made, pair_of
+from benchmarks.wheels.arms import ABLATIONS, BASELINES, SHARES, WHEELS, made, pair_of
 from benchmarks.wheels.curves import asked, curves, summary
 from benchmarks.wheels.measuring import bench_of, speculative, teacher_texts
 from benchmarks.wheels.sizes import SIZES, WheelsSizes
 from training.distill.report import versions, write_json
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED
 
-SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 SIDE = ("cross-entropy", "sequence-level distillation", *BASELINES, *(arm for arm in WHEELS if arm != "wheels"))
 
 
@@ -76,6 +75,7 @@ def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; proves nothing")
+    parser.add_argument("--medium", action="store_true", help="all of Multi30k: the sizes that the figures are of")
     parser.add_argument("--small", action="store_true", help="sizes for one busy core: benchmarks/wheels/sizes.py")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--no-side", action="store_true", help="the headline only: no baselines, no ablations")
@@ -87,7 +87,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    size = SIZES["quick" if arguments.quick else "small" if arguments.small else "full"]
+    size = SIZES[next((name for name in ("quick", "medium", "small") if getattr(arguments, name)), "full")]
     seeds = 1 if arguments.quick else arguments.seeds
     work, pairs = arguments.out / size.name, arguments.pairs / size.name / "translation"
     work.mkdir(parents=True, exist_ok=True)

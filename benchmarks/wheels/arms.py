@@ -19,11 +19,12 @@ from training.distill.wheels.restrictions import HELD_OUT, TRAINED
 from training.distill.wheels.run import distil_wheels
 from training.distill.writing import written
 
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 # Chance must not decide which arm saw more: all have the steps and rows of `wheels`.
 START = "start"
 BASELINES: dict[str, dict[str, Any]] = {
     "word-level distillation": {},
-    "on-policy distillation": {"loss": {"on_policy": 0.5, "max_new_tokens": 40}},
+    "on-policy distillation": {"on_policy": 0.5, "max_new_tokens": 40},
 }
 WHEELS: dict[str, dict[str, Any]] = {
     "wheels": {},
@@ -38,6 +39,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
+# Those that need the teacher on other texts than the data's, or its log-probability of every word.
+UNCACHED = ("on-policy distillation", "path consistency without help")
+
+
 def slug(arm: str) -> str:
     return arm.replace(" ", "-")
 
@@ -46,22 +51,27 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
     context = size.pair.context + room_for((*TRAINED, *HELD_OUT), pair["tokenizer"])
     raw: dict[str, Any] = {
         "out": str(out), "seed": seed,
-        "student": {"path": str(pair["student"])}, "teacher": {"path": str(pair["teacher"])},
+        "student": {"path": str(pair["student"])},
+        "teacher": {"path": str(pair["teacher"]), "top_k": 32, "cache": str(pair["cache"])},
         "data": {
             "train": [str(pair["files"]["train"])], "validation": [str(pair["files"]["val"])],
             "context": size.pair.context, "validation_rows": size.pair.validation_rows,
         },
         "training": {
             "steps": size.start if arm == START else size.steps, "rows": size.pair.rows,
-            "learning_rate": size.pair.student_rate / 2, "warmup": 0.05,
+            "learning_rate": size.pair.student_rate / (1 if arm == START else 2), "warmup": 0.05,
             "bf16": bf16(), "tokens_at_once": 4096, "evaluate_every": 500, "checkpoint_every": 250,
+            "optimizer": "muon" if size.pair.muon else "adamw", "group_by_length": size.pair.muon,
         },
-        **BASELINES.get(arm, {}),
+        # Every arm keeps its logits log-probabilities, so that none has that alone.
+        "loss": {"normaliser": 0.01, **BASELINES.get(arm, {})},
     }  # fmt: skip
+    if arm in UNCACHED:
+        raw["teacher"] = {"path": str(pair["teacher"])}
     if arm in WHEELS or arm in ABLATIONS:
         raw["data"]["context"] = context
         raw["wheels"] = {
-            "rounds": size.rounds, "trajectories": size.trajectories, "max_new_tokens": 48, "critic": 0.1,
+            "levels": SHARES, "rounds": size.rounds, "trajectories": size.trajectories, "max_new_tokens": 48,
             **WHEELS.get(arm, {}), **ABLATIONS.get(arm, {}),
         }  # fmt: skip
     return DistillConfig.model_validate(raw)
@@ -128,5 +138,7 @@ def pair_of(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -
         from benchmarks.wheels.made_up import made_up
 
         pair = translation_pair(made_up(pairs / "made-up"), pairs / "made-up", size.pair, seed)
+    # What the teacher says of the data's texts is the same for every arm and seed.
+    pair["cache"] = work / "teacher-cache"
     student, _ = made(START, pair, work, size, seed)
     return {**pair, "student": student}

@@ -110,17 +110,18 @@ def quantiles(bench: Bench, shares: Sequence[float], signal: str) -> list[float]
 
     def look(looks: Looks) -> Tensor:
         log_q = torch.log_softmax(looks.student, -1)
-        seen.append(-(log_q.exp() * log_q).sum(-1) if signal == "entropy" else -log_q.max(-1).values.exp())
+        signals = -(log_q.exp() * log_q).sum(-1) if signal == "entropy" else -log_q.max(-1).values.exp()
+        seen.append(torch.full((AT_ONCE,), torch.nan).index_copy(0, looks.rows, signals))
         return never(looks)
 
-    values = []
-    for start in range(0, len(bench.calibration), AT_ONCE):
+    values: list[float] = []
+    order = sorted(bench.calibration, key=lambda one: len(one.prompt))
+    for start in range(0, len(order), AT_ONCE):
         seen.clear()
-        texts = texts_of(bench, bench.calibration[start : start + AT_ONCE], look)
+        texts = texts_of(bench, order[start : start + AT_ONCE], look)
         grid = torch.stack(seen, 1)
-        order = sorted(range(len(texts)), key=lambda i, at=start: (len(bench.calibration[at + i].prompt), i))  # type: ignore[misc]
-        for row, place in enumerate(order):
-            values += grid[row, : len(texts[place].tokens)].tolist()
+        for row, text in zip(grid, texts, strict=False):
+            values += row[: len(text.tokens)].tolist()
     return torch.quantile(torch.tensor(values), 1 - torch.tensor(list(shares))).tolist()
 
 

@@ -60,6 +60,11 @@ class CachedTeacher:
         )
         return self._ids[places].long().to(device), self._log_p[places].to(device)
 
+    def of(self, row: Row) -> tuple[Tensor, Tensor]:
+        """(n, k) ids and log-probabilities of one row's tokens that are to be predicted."""
+        at = slice(self._start[row.number], self._start[row.number] + learned(row))
+        return self._ids[at].long(), self._log_p[at]
+
 
 def digest(rows: Iterable[Row]) -> str:
     found = hashlib.sha256()

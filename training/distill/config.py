@@ -125,6 +125,8 @@ class LossConfig(Section):
     weight: float = Field(default=1.0, ge=0)
     cross_entropy: float = Field(default=0.0, ge=0)
     """Weight of the cross-entropy to the data's own answers."""
+    normaliser: float = Field(default=0.0, ge=0)
+    """Weight of the squared log-normaliser of the student's logits (z-loss), which keeps logits log-probabilities."""
     on_policy: Share = 0.0
     """Part of the rows whose answer the student writes anew."""
     max_new_tokens: Positive = 128
@@ -253,6 +255,8 @@ class WheelsConfig(Section):
     consistency: float = Field(default=0.5, ge=0)
     distillation: float = Field(default=1.0, ge=0)
     """Weight of the divergence from the teacher on every text."""
+    normaliser: float = Field(default=0.01, ge=0)
+    """Weight of the squared log-normaliser of the words' logits (z-loss)."""
     critic: float = Field(default=0.1, ge=0)
     """Weight of the cost critic."""
     off_policy: Share = 0.5
@@ -266,9 +270,12 @@ class WheelsConfig(Section):
     """Noise on the decision to ask, in nats, in the `explored` part of the student's texts."""
     explored: Share = 0.25
     multipliers: Literal["per-level", "one"] = "per-level"
-    proportional: float = Field(default=1.0, ge=0)
-    integral: float = Field(default=1.5, ge=0)
+    proportional: float = Field(default=0.25, ge=0)
+    """Gains of the multipliers, per round, in nats of price per nat that the score of `<help>` lies off."""
+    integral: float = Field(default=0.5, ge=0)
     derivative: float = Field(default=0.0, ge=0)
+    settling: int = Field(default=2, ge=0)
+    """How often, at the end, `<help>`'s row is moved to where every level and phrasing gets its share."""
     top_k: Positive = 32
     """Teacher's log-probabilities kept per token; the tail is one bucket."""
     max_new_tokens: Positive = 128
@@ -311,11 +318,11 @@ class DistillConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> "DistillConfig":
         cached = self.teacher is not None and self.teacher.cache is not None
-        plain = self.ranking is None and not cached and self.loss.kind != "adaptive"
+        plain = self.ranking is None and not cached and self.loss.kind != "adaptive" and not self.loss.normaliser
         if self.training.vocabulary_at_once is not None and not plain:
             raise ValueError(
-                "training.vocabulary_at_once needs a plain divergence and a teacher in process; ranking, adaptive and "
-                "cached log-probabilities use training.tokens_at_once"
+                "training.vocabulary_at_once needs a plain divergence and a teacher in process; ranking, adaptive, "
+                "loss.normaliser and cached log-probabilities use training.tokens_at_once"
             )
         if cached and (self.features is not None or self.loss.on_policy > 0 or self.warmup is not None):
             raise ValueError(

@@ -110,6 +110,8 @@ class DistillationLesson(Lesson):
             total = total + config.features.weight * values["features"].sum()
         if config.loss.cross_entropy:
             total = total + config.loss.cross_entropy * values["cross_entropy"].sum()
+        if config.loss.normaliser:
+            total = total + config.loss.normaliser * values["normaliser"].sum()
         return {"loss": total, **{name: value.detach().sum() for name, value in values.items()}}
 
     def _head(self, model: Any) -> Head:
@@ -173,6 +175,8 @@ class DistillationLesson(Lesson):
             out["divergence"] = value
             if loss.cross_entropy:
                 out["cross_entropy"] = cross_entropy(ours, targets[at], reduction="none")
+            if loss.normaliser:
+                out["normaliser"] = torch.logsumexp(ours.float(), -1).square()
             return out
 
         return by_blocks(s, head, t, teacher_head, per_token, config.training.tokens_at_once)
@@ -198,6 +202,8 @@ class DistillationLesson(Lesson):
             out["divergence"] = value
             if loss.cross_entropy:
                 out["cross_entropy"] = cross_entropy(ours, targets[at], reduction="none")
+            if loss.normaliser:
+                out["normaliser"] = torch.logsumexp(ours.float(), -1).square()
             return out
 
         return by_blocks(s, head, None, None, per_token, config.training.tokens_at_once)

@@ -40,14 +40,19 @@ class Decoder:
                 past_key_values=self._cache,
                 use_cache=True,
             )
-        self._cache = out.past_key_values
-        return head_of(self._model, self._vocabulary).logits(out.last_hidden_state[:, -1])
+            self._cache = out.past_key_values
+            return head_of(self._model, self._vocabulary).logits(out.last_hidden_state[:, -1])
 
     def advance(self, tokens: Tensor) -> None:
         """(B,) the tokens that were written."""
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=-1)
         self.logits = self._run(tokens[:, None], self._next)
         self._next = self._next + 1
+
+    def keep(self, rows: Tensor) -> None:
+        """(n,) goes on with these rows alone."""
+        self._cache.batch_select_indices(rows)
+        self._mask, self._next, self.logits = self._mask[rows], self._next[rows], self.logits[rows]
 
 
 def drawn(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,7 @@
 """`tw distill wheels`: whole runs on tiny pairs, going on, what is refused, what is written."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ from tests.training.distill.pairs import save_model, settings
 from training.distill.cli import distill
 from training.distill.config import DistillConfig, read_config
 from training.distill.errors import CannotDistill, Stopped
+from training.distill.wheels.collecting import Rounds
 from training.distill.wheels.lesson import WheelsLesson
-from training.distill.wheels.mixing import always, at_random, by_help, mixed, never
+from training.distill.wheels.mixing import always, at_random, by_help, looked_at, mixed, never
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction, read_restriction
+from training.distill.wheels.row import as_served, begin_row, read_states, settle_row
 from training.distill.wheels.run import distil_wheels, load
 from training.distill.wheels.trajectories import ASK, GO, INSIDE, load_trajectories
 
@@ -110,10 +113,12 @@ def batch_of(folder: Path) -> tuple[WheelsLesson, Any]:
     config = wheels(folder)
     run(config)
     loaded = load(config, torch.device("cpu"))
-    from training.distill.wheels.collecting import Rounds
-
     lesson = WheelsLesson(
-        loaded.models.student, config, vocabulary=loaded.models.vocabulary, help_id=loaded.models.help_id
+        loaded.models.student,
+        config,
+        vocabulary=loaded.models.vocabulary,
+        help_id=loaded.models.help_id,
+        eos=loaded.models.eos,
     )
     source = Rounds(config, loaded.models, loaded.train, folder / "out/wheels/rounds", steps=4)
     return lesson, source
@@ -121,7 +126,8 @@ def batch_of(folder: Path) -> tuple[WheelsLesson, Any]:
 
 def test_without_a_restriction_help_is_banned_and_learns_nothing(folder: Path) -> None:
     lesson, source = batch_of(folder)
-    found = load_trajectories(folder / "out/wheels/rounds/round-0001.pt")
+    rounds = folder / "out/wheels/rounds"
+    found = [one for n in (0, 1) for one in load_trajectories(rounds / f"round-{n:04d}.pt")]
     free = [one for one in found if one.level is None]
     assert free
     assert all(action in (GO, 3) for one in free if one.source == "student" for action in one.acted)
@@ -139,24 +145,6 @@ def test_padding_and_company_do_not_change_a_text_s_loss(folder: Path) -> None:
     alone = [lesson.loss(source.collated([one]), 0) for one in found]
     for name, value in together.items():
         torch.testing.assert_close(value, torch.stack([one[name] for one in alone]).sum(), atol=1e-4, rtol=1e-4)
-
-
-def test_a_branch_has_the_state_that_its_text_would_have(folder: Path) -> None:
-    from dataclasses import replace
-
-    from training.distill.models import states
-
-    lesson, source = batch_of(folder)
-    found = load_trajectories(folder / "out/wheels/rounds/round-0000.pt")
-    one = next(t for t in found if t.level is not None and any(o != w and o != 1 for o, w in zip(t.own, t.tokens)))  # noqa: B905
-    place = next(i for i, (o, w) in enumerate(zip(one.own, one.tokens, strict=True)) if o != w and o != 1)
-    batch = source.collated([one])
-    branch = states(lesson.student, batch).last[0, batch.after_own[0, place]]
-    other = replace(one, tokens=(*one.tokens[:place], one.own[place], *one.tokens[place + 1 :]))
-    written = source.collated([other])
-    torch.testing.assert_close(
-        branch, states(lesson.student, written).last[0, written.states[0, place + 1]], atol=1e-5, rtol=1e-4
-    )
 
 
 def test_two_models_write_one_text(folder: Path) -> None:
@@ -178,6 +166,88 @@ def test_two_models_write_one_text(folder: Path) -> None:
     assert [one.tokens for one in text(by_help(-1e9))] == [one.tokens for one in text(never)]
     some = text(at_random(0.5, torch.Generator().manual_seed(0)))
     assert 0 < sum(one.teacher_tokens for one in some) < sum(len(one.tokens) for one in some)
+
+
+def test_a_text_does_not_depend_on_those_that_finish_before_it(folder: Path) -> None:
+    loaded = load(wheels(folder), torch.device("cpu"))
+    models, some = loaded.models, loaded.train[:6]
+
+    def text(few: list[Any], limits: list[int]) -> list[Any]:
+        prompts = [one.prompt for one in few]
+        return mixed(
+            models.student, models.teacher, prompts, prompts, by_help(0.5), limits=limits, eos=models.eos,
+            pad_id=models.pad_id, vocabulary=models.vocabulary, help_id=models.help_id, top_k=4,
+        )  # fmt: skip
+
+    limits = [1, 2, 9, 3, 1, 7]
+    together = text(some, limits)
+    for one, limit, found in zip(some, limits, together, strict=True):
+        (alone,) = text([one], [limit])
+        assert (found.tokens, found.acted, found.own) == (alone.tokens, alone.acted, alone.own)
+        for name in ("score", "log_p", "top_log_p"):
+            torch.testing.assert_close(getattr(found, name), getattr(alone, name), atol=1e-4, rtol=1e-4)
+
+
+def test_what_the_teacher_says_of_a_text_is_what_it_said_when_it_wrote_it(folder: Path) -> None:
+    models = load(wheels(folder), torch.device("cpu")).models
+    prompts = [one.prompt for one in load(wheels(folder), torch.device("cpu")).train[:3]]
+    texts = mixed(
+        models.student, models.teacher, prompts, prompts, always, limits=[5, 6, 7], eos=models.eos,
+        pad_id=models.pad_id, vocabulary=models.vocabulary, help_id=models.help_id, top_k=4,
+    )  # fmt: skip
+    looks = looked_at(
+        models.teacher, prompts, [one.tokens for one in texts], pad_id=models.pad_id, vocabulary=models.vocabulary,
+        top_k=4,
+    )  # fmt: skip
+    for text, (log_p, ids, top) in zip(texts, looks, strict=True):
+        assert ids[:, 0].tolist() == text.tokens
+        torch.testing.assert_close(log_p, text.log_p, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(top, text.top_log_p, atol=1e-4, rtol=1e-4)
+
+
+def test_the_data_s_texts_are_read_from_what_kd_kept_of_them(folder: Path) -> None:
+    fresh = wheels(folder)
+    value = sections(folder, teacher={"path": str(folder / "teacher"), "top_k": 8, "cache": str(folder / "cache")})
+    kept = config_of({**value, "wheels": SMALL})
+    rounds = []
+    for config in (fresh, kept):
+        loaded = load(config, torch.device("cpu"))
+        source = Rounds(config, loaded.models, loaded.train, folder / "rounds", steps=4)
+        rounds.append(source.read(loaded.train[:4], random.Random(0)))
+    for one, other in zip(*rounds, strict=True):
+        assert (one.prompt, one.tokens, one.level) == (other.prompt, other.tokens, other.level)
+        torch.testing.assert_close(one.top_log_p, other.top_log_p, atol=1e-4, rtol=1e-4)
+    kept = config_of({**value, "wheels": {**SMALL, "top_k": 4}})
+    with pytest.raises(CannotDistill, match="top_k"):
+        load(kept, torch.device("cpu"))
+
+
+def test_at_the_beginning_help_is_asked_for_about_as_often_as_said(folder: Path) -> None:
+    config = wheels(folder, levels=[0.3], phrasings=[TRAINED[0]])
+    loaded = load(config, torch.device("cpu"))
+    begin_row(loaded.models, config, loaded.train, 0.3)
+    prompts, _ = as_served(loaded.models, loaded.train, config, Restriction(0.3, TRAINED[0]))
+    read, largest = read_states(loaded.models, prompts, [one.answer for one in loaded.train])
+    logit = read @ loaded.models.student.get_output_embeddings().weight[loaded.models.help_id].detach()
+    assert 0.1 < float((logit > largest).float().mean()) < 0.6
+
+
+def test_the_row_settles_where_levels_get_their_share(folder: Path) -> None:
+    config = wheels(folder, levels=[0.2, 0.5])
+    loaded = load(config, torch.device("cpu"))
+
+    def errors() -> list[float]:
+        found = []
+        for level in (0.2, 0.5):
+            _, texts = as_served(loaded.models, loaded.train, config, Restriction(level, TRAINED[0]))
+            asked = sum(one.teacher_tokens for one in texts) / sum(len(one.tokens) for one in texts)
+            found.append(abs(asked - level))
+        return found
+
+    before = errors()
+    for _ in range(3):
+        settle_row(loaded.models, config, loaded.train)
+    assert sum(errors()) < 0.5 * sum(before)
 
 
 def test_tokenizers_that_differ_are_refused_with_both_names(folder: Path, written_config: Write) -> None:

@@ -9,11 +9,14 @@ from torch import Tensor
 from training.distill.losses.path_consistency import (
     ask_or_go,
     half_squares,
+    known_log_p,
     rewards,
     step_errors,
     window_errors,
     word_or_ask,
 )
+from training.distill.wheels.collecting import prices_of
+from training.distill.wheels.row import solved
 
 
 def test_asking_and_going_on_are_the_greedy_choice_and_sum_to_one() -> None:
@@ -99,3 +102,34 @@ def test_a_student_that_is_its_teacher_has_no_error_on_any_text(window: int) -> 
     yes = torch.ones(2, 4, dtype=torch.bool)
     errors, _ = window_errors(torch.zeros(2, 5), log_p - log_word, torch.tensor([4, 3]), yes, yes, window)
     torch.testing.assert_close(errors, torch.zeros(2, 4), atol=1e-6, rtol=0)
+
+
+def test_a_word_s_log_probability_is_known_among_the_likeliest_and_bounded_beyond() -> None:
+    top_ids = torch.tensor([[5, 3], [5, 3], [5, 3]])
+    top_log_p = torch.tensor([[0.6, 0.3], [0.6, 0.3], [0.5, 0.1]]).log()
+    found = known_log_p(torch.tensor([3, 7, 7]), top_ids, top_log_p)
+    # 7 has at most what is left, 0.1, and at most the least that is known, 0.1.
+    torch.testing.assert_close(found.exp(), torch.tensor([0.3, 0.1, 0.1]))
+
+
+def test_a_row_that_gives_what_is_wanted_is_found() -> None:
+    torch.manual_seed(0)
+    read, row = torch.randn(400, 6), torch.randn(6)
+    found = solved(read, read @ row, torch.rand(400))
+    torch.testing.assert_close(found, row, atol=2e-2, rtol=2e-2)
+
+
+def test_a_row_follows_the_states_that_count() -> None:
+    read = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    found = solved(read, torch.tensor([1.0, 9.0, 3.0]), torch.tensor([1.0, 0.0, 1.0]))
+    torch.testing.assert_close(found, torch.tensor([1.0, 3.0]), atol=1e-2, rtol=1e-2)
+
+
+def test_first_prices_are_what_is_lost_where_asking_should_just_pay() -> None:
+    # Scores rank the states as their regret does: 1.00, 0.99, .., 0.01.
+    regret = torch.arange(100, 0, -1) / 100
+    found = prices_of((0.1, 0.5), -torch.arange(100.0), regret)
+    assert found.price.tolist() == pytest.approx([0.905, 0.505])
+    # Asking more often can not cost more per token.
+    backwards = prices_of((0.1, 0.5), -torch.arange(100.0), regret.flip(0))
+    assert backwards.price[0] >= backwards.price[1]

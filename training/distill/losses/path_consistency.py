@@ -44,6 +44,16 @@ def rewards(log_p: Tensor, best: Tensor, kind: str, worst: float) -> Tensor:
     return (log_p - best if kind == "regret" else log_p).clamp_min(-worst)
 
 
+def known_log_p(words: Tensor, top_ids: Tensor, top_log_p: Tensor) -> Tensor:
+    """Teacher's log-probability of `words` (N,) of which its `K` likeliest are known, (N, K) each -> (N,). A word that
+    is none of them has at most the least of them, and at most what is left to 1."""
+    assert top_ids.shape == top_log_p.shape == (len(words), top_ids.shape[-1])
+    same = top_ids == words[:, None]
+    left = torch.log((-torch.expm1(torch.logsumexp(top_log_p, -1).clamp_max(0.0))).clamp_min(1e-30))
+    most = torch.minimum(top_log_p[:, -1], left)
+    return torch.where(same.any(-1), torch.where(same, top_log_p, 0.0).sum(-1), most)
+
+
 def step_errors(value: Tensor, next_value: Tensor, gain: Tensor) -> Tensor:
     """C of one step: -V(s) + V(s') + gain, any shape."""
     assert value.shape == next_value.shape == gain.shape

@@ -1,4 +1,5 @@
-"""Rounds: the pair writes texts, the multipliers move, and the next steps learn from what was kept.
+"""Rounds: the pair writes texts, the multipliers move, and the next steps learn from what was kept; the data's own
+texts are mixed in, each time another row of them.
 
 A round is written to disk when it is collected, with the multipliers after it, so that a run that was stopped goes on
 with the same texts. Which texts a step sees depends on the seed and the step alone.
@@ -14,23 +15,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from training.constraint import Gains, Multiplier, start, update
+from training.constraint import Gains, Multiplier, falling, start, update
+from training.distill.cached import CachedTeacher
 from training.distill.config import DistillConfig
+from training.distill.examples import Row
 from training.distill.frame import seeded
-from training.distill.wheels.mixing import Asker, always, by_help, explored, mixed, never
+from training.distill.losses.path_consistency import known_log_p, rewards
+from training.distill.wheels.mixing import Asker, Mixed, by_help, explored, looked_at, mixed, never
 from training.distill.wheels.prompts import Example, restricted
-from training.distill.wheels.restrictions import sampled
+from training.distill.wheels.restrictions import Restriction, sampled
 from training.distill.wheels.trajectories import (
-    ASK,
+    NEITHER,
     Trajectory,
     WheelsBatch,
     collate_trajectories,
     load_trajectories,
     save_trajectories,
 )
+from training.distill.writing import written
 
 AT_ONCE = 128
+PROBED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +49,27 @@ class Models:
     help_id: int | None
     pad_id: int
     eos: int | None
+    cached: CachedTeacher | None = None
+    """What the teacher says of the data's texts, where that is kept."""
 
 
 def first_prices(levels: Sequence[float]) -> Multiplier:
-    """Prices to begin with: what a text whose regret falls off exponentially would need."""
+    """Prices before anything was seen: what a text whose regret falls off exponentially would need."""
     shares = np.asarray(levels, dtype=np.float64)
     return start(shares, -0.9 * np.log(shares))
+
+
+def prices_of(levels: Sequence[float], score: Tensor, regret: Tensor) -> Multiplier:
+    """Prices to begin with, from the states (N,) of a round: states ranked by the score of `<help>`, a level's price is
+    the mean regret of those about its share, where asking should just pay."""
+    ranked = regret[score.argsort(descending=True)]
+    count = len(ranked)
+    found = []
+    for share in levels:
+        middle = share * count
+        low = min(int(0.6 * middle), count - 1)
+        found.append(float(ranked[low : max(low + 1, round(1.4 * middle))].mean()))
+    return start(np.asarray(levels, dtype=np.float64), falling(np.asarray(found)))
 
 
 class Rounds:
@@ -79,14 +101,20 @@ class Rounds:
         pool = [one for index in self._window(number) for one in self._round(index)]
         rows = self._config.training.rows
         draw = random.Random((self._config.seed * 1_000_003 + step) * 4_099 + micro * world + rank)
-        some = draw.sample(pool, min(rows, len(pool)))
-        return self.collated(some)
+        of_data = rows if not pool else round(rows * self._of_data)
+        place = draw.random()
+        some = _alike(pool, rows - of_data, lambda one: len(one.tokens), place, draw)
+        told = _alike(self._examples, of_data, lambda one: len(one.answer), place, draw)
+        return self.collated([*some, *self.read(told, draw)])
+
+    @property
+    def _of_data(self) -> float:
+        """Part of the rows that are the data's texts."""
+        return self._wheels.off_policy * (1 - self._wheels.teacher_text)
 
     def collated(self, some: Sequence[Trajectory]) -> WheelsBatch:
         prices = [0.0 if one.level is None else self.price(one.level) for one in some]
-        models = self._models
-        branches = models.help_id is not None and self._wheels.decoding == "greedy" and self._wheels.value
-        return collate_trajectories(some, prices, pad_id=models.pad_id, eos=models.eos, branches=branches)
+        return collate_trajectories(some, prices, pad_id=self._models.pad_id)
 
     def price(self, level: int) -> float:
         return float(self.state.price[level])
@@ -120,15 +148,17 @@ class Rounds:
         wheels = self._wheels
         draw = random.Random(self._config.seed * 7_919 + number)
         count = min(wheels.trajectories, len(self._examples))
-        some = self._chosen(number, count)
-        off = round(wheels.off_policy * count)
-        by_teacher = round(wheels.teacher_text * off)
-        found = self.write(some[:by_teacher], "teacher", draw, number)
-        found += self.write(some[by_teacher:off], "data", draw, number)
-        found += self.write(some[off:], "student", draw, number)
+        mine = (1 - wheels.off_policy) / max(1e-9, 1 - self._of_data)
+        own = round(mine * count) if self._of_data < 1 else 0
+        some = self._chosen(number, count) if self._of_data < 1 else []
+        seen: list[tuple[Trajectory, Mixed]] = self.write(some[:own], draw, number)
+        found = [one for one, _ in seen] + self.teachers(some[own:], draw)
         save_trajectories(file, found)
-        state = self._moved(number, found)
-        shares = self.shares(found)
+        if not own and self._models.help_id is not None:
+            # Nothing is learned from these, but prices need to see what is asked for.
+            seen = self.write(self._chosen(number, min(PROBED, len(self._examples))), draw, number)
+        state = self._moved(number, [(one, text) for one, text in seen if one.served])
+        shares = self.shares([one for one, _ in seen])
         told = {
             "round": number,
             **{name: getattr(state, name).tolist() for name in ("budgets", "price", "integral", "cost")},
@@ -152,81 +182,107 @@ class Rounds:
             found.append(self._examples[int(orders[epoch][index])])
         return found
 
-    def write(self, some: Sequence[Example], source: str, draw: random.Random, number: int) -> list[Trajectory]:
-        """Texts of `source` for `some`, each under a restriction drawn anew. Long ones together."""
-        found: list[Trajectory] = []
+    def _restriction(self, draw: random.Random) -> Restriction | None:
+        """Drawn anew for each text; None: none, and `<help>` banned."""
+        wheels = self._wheels
+        if self._models.help_id is None or draw.random() < wheels.unrestricted:
+            return None
+        return sampled(wheels.levels, wheels.phrasings, draw)
+
+    def _prompt(self, one: Example, restriction: Restriction | None) -> list[int]:
+        return restricted(one, restriction, self._config.data, self._models.tokenizer)
+
+    def _level(self, restriction: Restriction | None) -> int | None:
+        return None if restriction is None else self._wheels.levels.index(restriction.share)
+
+    def write(self, some: Sequence[Example], draw: random.Random, number: int) -> list[tuple[Trajectory, Mixed]]:
+        """The student's own texts for `some`, with help, each under a restriction drawn anew. Long ones together."""
+        found: list[tuple[Trajectory, Mixed]] = []
         ordered = sorted(some, key=lambda one: (len(one.prompt), one.number))
         for begin in range(0, len(ordered), AT_ONCE):
-            found += self._written(ordered[begin : begin + AT_ONCE], source, draw, number)
+            found += self._written(ordered[begin : begin + AT_ONCE], draw, number)
         return found
 
-    def _written(self, some: Sequence[Example], source: str, draw: random.Random, number: int) -> list[Trajectory]:
+    def _written(self, some: Sequence[Example], draw: random.Random, number: int) -> list[tuple[Trajectory, Mixed]]:
         wheels, models, data = self._wheels, self._models, self._config.data
-        device = next(models.student.parameters()).device
         generator = seeded(self._config.seed, number, draw.randrange(4_096), torch.device("cpu"))
-        told = []
-        for _ in some:
-            free = models.help_id is None or draw.random() < wheels.unrestricted
-            told.append(None if free else sampled(wheels.levels, wheels.phrasings, draw))
-        level = {share: index for index, share in enumerate(wheels.levels)}
-        prompts = [restricted(one, told[i], data, models.tokenizer) for i, one in enumerate(some)]
-        served = [
-            source == "student" and told[i] is not None and draw.random() >= wheels.explored for i in range(len(some))
-        ]
-        allowed = torch.tensor([one is not None for one in told], device=device)
+        told = [self._restriction(draw) for _ in some]
+        prompts = [self._prompt(one, restriction) for one, restriction in zip(some, told, strict=True)]
+        served = [restriction is not None and draw.random() >= wheels.explored for restriction in told]
+        allowed = torch.tensor([restriction is not None for restriction in told])
         noise = torch.tensor([0.0 if one else wheels.exploration for one in served])
-        ask: Asker
-        if source == "teacher":
-            ask = always
-        elif models.help_id is None:
-            ask = never
-        else:
+        ask: Asker = never
+        if models.help_id is not None:
             asks = by_help() if wheels.exploration == 0 else explored(noise, generator)
 
-            def ask(looks: Any) -> Any:
-                return asks(looks) & allowed
+            def ask(looks: Any) -> Tensor:
+                return asks(looks).cpu() & allowed[looks.rows]
 
         texts = mixed(
             models.student, models.teacher, prompts, [one.prompt for one in some], ask,
             limits=[min(wheels.max_new_tokens, data.context - len(prompt)) for prompt in prompts],
             eos=models.eos, pad_id=models.pad_id, vocabulary=models.vocabulary, help_id=models.help_id,
             segment=wheels.segment, top_k=wheels.top_k,
-            temperature=1.0 if wheels.decoding == "sampling" and source == "student" else 0.0,
-            generator=generator,
-            forced=[one.answer for one in some] if source == "data" else None,
+            temperature=1.0 if wheels.decoding == "sampling" else 0.0, generator=generator,
         )  # fmt: skip
-        found = []
-        for i, (one, text) in enumerate(zip(some, texts, strict=True)):
-            if not text.tokens:
-                continue
-            restriction = told[i]
-            acted = self._relabelled(text, source, restriction is not None, draw)
-            found.append(
+        return [
+            (
                 Trajectory(
-                    one.number, None if restriction is None else level[restriction.share], tuple(prompts[i]),
-                    tuple(text.tokens), tuple(text.own), acted, text.log_p, text.own_log_p, text.top_ids,
-                    text.top_log_p, text.ended, served[i], source,
-                )
+                    one.number, self._level(told[i]), tuple(prompts[i]), tuple(text.tokens), tuple(text.acted),
+                    text.log_p, text.top_ids, text.top_log_p, text.ended, served[i], "student",
+                ),
+                text,
+            )
+            for i, (one, text) in enumerate(zip(some, texts, strict=True))
+            if text.tokens
+        ]  # fmt: skip
+
+    def teachers(self, some: Sequence[Example], draw: random.Random) -> list[Trajectory]:
+        """The teacher's own greedy texts for `some`."""
+        models, found = self._models, []
+        ordered = sorted(some, key=lambda one: (len(one.prompt), one.number))
+        for begin in range(0, len(ordered), AT_ONCE):
+            few = ordered[begin : begin + AT_ONCE]
+            told = [self._restriction(draw) for _ in few]
+            room = [self._config.data.context - len(self._prompt(one, r)) for one, r in zip(few, told, strict=True)]
+            texts = written(
+                models.teacher, [one.prompt for one in few],
+                limits=[min(self._wheels.max_new_tokens, most) for most in room], eos=models.eos, pad_id=models.pad_id,
+                vocabulary=models.vocabulary, temperature=0.0, generator=torch.Generator(),
             )  # fmt: skip
+            found += self._off_policy(few, texts, told, "teacher")
         return found
 
-    def _relabelled(self, text: Any, source: str, asks: bool, draw: random.Random) -> tuple[int, ...]:
-        """Of a text that was not written by asking: which actions could have led to it. Where both could, one is drawn,
-        so that windows run over both."""
-        if source == "student":
-            return tuple(text.acted)
-        best = text.top_ids[:, 0].tolist()
-        if self._wheels.decoding == "sampling":
-            return tuple([0] * len(text.tokens))
-        acted = []
-        for token, own, teachers in zip(text.tokens, text.own, best, strict=True):
-            could_ask = asks and token == teachers and self._wheels.segment == 1
-            could_go = token == own
-            if could_ask and (not could_go or draw.random() < 0.3):
-                acted.append(ASK)
-            else:
-                acted.append(0 if could_go else 3)
-        return tuple(acted)
+    def read(self, some: Sequence[Example], draw: random.Random) -> list[Trajectory]:
+        """The data's texts for `some`."""
+        told = [self._restriction(draw) for _ in some]
+        return self._off_policy(some, [one.answer for one in some], told, "data")
+
+    def _off_policy(
+        self, some: Sequence[Example], texts: Sequence[Sequence[int]], told: Sequence[Restriction | None], source: str
+    ) -> list[Trajectory]:
+        """Texts that the student did not write, with what the teacher says of them."""
+        models, cached = self._models, self._models.cached
+        if not some:
+            return []
+        if cached is not None and source == "data":
+            looks = []
+            for one in some:
+                ids, log_p = cached.of(Row((*one.prompt, *one.answer), len(one.prompt), one.number))
+                looks.append((known_log_p(torch.tensor(one.answer), ids, log_p), ids, log_p))
+        else:
+            looks = looked_at(
+                models.teacher, [one.prompt for one in some], texts, pad_id=models.pad_id,
+                vocabulary=models.vocabulary, top_k=self._wheels.top_k,
+            )  # fmt: skip
+        return [
+            Trajectory(
+                one.number, self._level(restriction), tuple(self._prompt(one, restriction)), tuple(text),
+                (NEITHER,) * len(text), log_p, ids, top, bool(text) and text[-1] == models.eos, False, source,
+            )
+            for one, text, restriction, (log_p, ids, top) in zip(some, texts, told, looks, strict=True)
+            if len(text)
+        ]  # fmt: skip
 
     # --- multipliers -------------------------------------------------------------------------------------------------
 
@@ -239,20 +295,46 @@ class Rounds:
             out.append(sum(one.asked_tokens for one in mine) / tokens if tokens else None)
         return out
 
-    def _moved(self, number: int, found: Sequence[Trajectory]) -> Multiplier:
+    def _moved(self, number: int, served: Sequence[tuple[Trajectory, Mixed]]) -> Multiplier:
+        """The multipliers after a round: a level's error is how many nats too low its price is, by the quantile of
+        `<help>`'s score that its share asks for. An error in shares would say little where the score is far off."""
         wheels = self._wheels
-        if self._models.help_id is None or number < 0.15 * wheels.rounds:
-            # Shares say nothing yet while the student learns what `<help>` is for.
+        if self._models.help_id is None or not served:
             return self.state
-        levels = np.asarray(wheels.levels)
-        cost = np.asarray([levels[i] if s is None else s for i, s in enumerate(self.shares(found))])
+        if number == 0:
+            score = torch.cat([text.score for _, text in served])
+            state = prices_of(wheels.levels, score, torch.cat([self._regret(text) for _, text in served]))
+        else:
+            levels = np.asarray(wheels.levels)
+            error = np.zeros(len(levels))
+            for index, share in enumerate(wheels.levels):
+                scores = [text.score for one, text in served if one.level == index]
+                if scores:
+                    # A segment of k tokens is one decision.
+                    part = share / (wheels.segment - share * (wheels.segment - 1))
+                    error[index] = wheels.temperature * float(torch.quantile(torch.cat(scores), 1 - part))
+            state = update(self.state, levels + error, Gains(wheels.proportional, wheels.integral, wheels.derivative))
         if wheels.multipliers == "one":
-            # One price for all: it sees the mean error only.
-            cost = levels + (cost - levels).mean()
-        gains = Gains(wheels.proportional, wheels.integral, wheels.derivative)
-        state = self.state
-        moved = update(state, cost, gains)
-        if wheels.multipliers == "one":
-            price = np.full_like(moved.price, moved.price.mean())
-            moved = Multiplier(moved.budgets, price, moved.integral, moved.cost)
-        return moved
+            # One price for all.
+            price, integral = (np.full_like(state.price, one.mean()) for one in (state.price, state.integral))
+            state = Multiplier(state.budgets, price, integral, state.cost)
+        return state
+
+    def _regret(self, text: Mixed) -> Tensor:
+        """(T,) what the student's own word costs at each state."""
+        own = known_log_p(torch.tensor(text.own), text.top_ids, text.top_log_p)
+        return -rewards(own, text.top_log_p[:, 0], "regret", self._wheels.worst)
+
+
+def _alike(
+    pool: Sequence[Any], count: int, length: Callable[[Any], int], place: float, draw: random.Random
+) -> list[Any]:
+    """`count` of `pool` of about one length: of four times as many, drawn by chance, a quarter that lies together when
+    they are sorted, the one at `place` (0 to 1). Every one is as likely as any other."""
+    count = min(count, len(pool))
+    if not count:
+        return []
+    parts = min(4, len(pool) // count)
+    some = sorted(draw.sample(range(len(pool)), parts * count), key=lambda at: (length(pool[at]), at))
+    begin = min(int(place * parts), parts - 1) * count
+    return [pool[at] for at in some[begin : begin + count]]

@@ -14,21 +14,22 @@ from training.distill.losses.divergence import top_k_divergence
 from training.distill.losses.path_consistency import (
     ask_or_go,
     half_squares,
+    known_log_p,
     rewards,
     step_errors,
     window_errors,
     word_or_ask,
 )
 from training.distill.models import head_of, states
-from training.distill.wheels.trajectories import ASK, GO, INSIDE, WheelsBatch
+from training.distill.wheels.trajectories import ASK, GO, INSIDE, NEITHER, WheelsBatch
 
 
 class Critic(nn.Module):
-    """A value of states: (..., width) -> (...,). It reads the student's states and does not shape them."""
+    """A value of what it reads: (..., width) -> (...,). It reads the student's states and does not shape them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, 1)
+        self.inner, self.outer = nn.Linear(width, 128), nn.Linear(128, 1)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
@@ -38,16 +39,21 @@ class Critic(nn.Module):
 
 
 class WheelsLesson(Lesson):
-    """`vocabulary`: words that both models share; `help_id`: `<help>`'s id behind them, None without help."""
+    """`vocabulary`: words that both models share; `help_id`: `<help>`'s id behind them, None without help; `eos`: the
+    word that ends a text."""
 
-    def __init__(self, student: Any, config: DistillConfig, *, vocabulary: int, help_id: int | None) -> None:
+    def __init__(
+        self, student: Any, config: DistillConfig, *, vocabulary: int, help_id: int | None, eos: int | None
+    ) -> None:
         super().__init__(student)
         assert config.wheels is not None
         self._wheels: WheelsConfig = config.wheels
         self._tokens = config.training.tokens_at_once
-        self._vocabulary, self._help = vocabulary, help_id
+        self._vocabulary, self._help, self._eos = vocabulary, help_id, eos
         width = int(student.config.get_text_config().hidden_size)
         self.value, self.cost = Critic(width), Critic(width)
+        # The value after a word that may not have been written: the state before it, and the word.
+        self.after = Critic(2 * width)
 
     def weight(self, batch: Batch) -> float:
         assert isinstance(batch, WheelsBatch)
@@ -57,10 +63,12 @@ class WheelsLesson(Lesson):
         del step
         assert isinstance(batch, WheelsBatch)
         wheels = self._wheels
-        last = states(self.student, batch).last
+        last = self._along(states(self.student, batch).last, batch)
         seen = self._looked(last, batch)
         total = wheels.distillation * seen["divergence"].sum()
         out = {"divergence": seen["divergence"].detach().sum()}
+        if self._help is not None and wheels.normaliser:
+            total = total + wheels.normaliser * seen["normaliser"].square().sum()
         if wheels.consistency:
             parts = self._consistency(last, seen, batch)
             total = total + wheels.consistency * sum(parts.values(), torch.zeros((), device=last.device))
@@ -73,20 +81,22 @@ class WheelsLesson(Lesson):
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         assert isinstance(batch, WheelsBatch)
-        last = states(self.student, batch).last
-        seen = self._looked(last, batch)
+        seen = self._looked(self._along(states(self.student, batch).last, batch), batch)
         out = {"kl": seen["divergence"].sum(), "weight": batch.alive.sum().float()}
         agree: Tensor = (seen["own"] == batch.best) & batch.alive
         return out | {"top1": agree.sum().float()}
 
     # --- what the student says ---------------------------------------------------------------------------------------
 
+    def _along(self, last: Tensor, batch: WheelsBatch) -> Tensor:
+        """(B, W, width) of all columns -> (B, T + 1, width) of s_0..s_T."""
+        return last[torch.arange(len(last), device=last.device)[:, None], batch.states]
+
     def _looked(self, last: Tensor, batch: WheelsBatch) -> dict[str, Tensor]:
-        """name -> (B, T): divergence from the teacher, the student's likeliest word now (`own`) and its logit
-        (`largest`), the logit of the text's word, the normaliser over the vocabulary, and `<help>`'s logit."""
+        """name -> (B, T): divergence from the teacher, the student's likeliest word (`own`), its logit (`largest`) and
+        what the teacher gives it, the logit of the text's word, the normaliser over the vocabulary, `<help>`'s logit.
+        """
         alive = batch.alive
-        rows = torch.arange(len(last), device=last.device)[:, None]
-        found = last[rows, batch.states[:, :-1]][alive]
         words, top_ids, top_log_p = batch.words[alive], batch.top_ids[alive], batch.top_log_p[alive]
         vocabulary, help_id = self._vocabulary, self._help
         head = head_of(self.student, vocabulary if help_id is None else max(vocabulary, help_id + 1))
@@ -97,32 +107,31 @@ class WheelsLesson(Lesson):
             some = {
                 "divergence": top_k_divergence(of_words, top_ids[at], top_log_p[at], "forward"),
                 "own": own,
+                "own_log_p": known_log_p(own, top_ids[at], top_log_p[at]),
                 "largest": largest,
                 "word": of_words.gather(-1, words[at][:, None]).squeeze(-1),
                 "normaliser": torch.logsumexp(of_words, -1),
             }
             return some if help_id is None else some | {"help": logits[:, help_id]}
 
-        flat = by_blocks(found, head, None, None, per_token, self._tokens)
+        flat = by_blocks(last[:, :-1][alive], head, None, None, per_token, self._tokens)
         return {
             name: torch.zeros(alive.shape, dtype=value.dtype, device=value.device).masked_scatter(alive, value)
             for name, value in flat.items()
         }
 
-    def _values(self, critic: Critic, last: Tensor, batch: WheelsBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of s_0..s_T (B, T + 1), with 0 behind an end; of the states after the text's, the student's and the
-        teacher's word (B, T)."""
-        everywhere = critic(last)
-        along = everywhere.gather(1, batch.states)
-        column = torch.arange(along.shape[1], device=along.device)[None, :]
+    def _values(self, critic: Critic, last: Tensor, batch: WheelsBatch) -> Tensor:
+        """Of s_0..s_T (B, T + 1), with 0 behind an end."""
+        column = torch.arange(last.shape[1], device=last.device)[None, :]
         over = (column > batch.length[:, None]) | ((column == batch.length[:, None]) & batch.ended[:, None])
-        along = along.masked_fill(over, 0.0)
+        found: Tensor = critic(last).masked_fill(over, 0.0)
+        return found
 
-        def after(columns: Tensor) -> Tensor:
-            found: Tensor = everywhere.gather(1, columns.clamp_min(0)).masked_fill(columns < 0, 0.0)
-            return found
-
-        return along, along[:, 1:], after(batch.after_own), after(batch.after_best)
+    def _after(self, last: Tensor, words: Tensor) -> Tensor:
+        """(B, T) value of the state after `words` (B, T), 0 where they end the text."""
+        embedded = self.student.get_input_embeddings()(words.clamp_min(0))
+        found: Tensor = self.after(torch.cat([last[:, :-1].float(), embedded.float()], -1))
+        return found if self._eos is None else found.masked_fill(words == self._eos, 0.0)
 
     # --- path consistency --------------------------------------------------------------------------------------------
 
@@ -132,31 +141,33 @@ class WheelsLesson(Lesson):
         return self._sampled(last, seen, batch)
 
     def _greedy(self, last: Tensor, seen: dict[str, Tensor], batch: WheelsBatch) -> dict[str, Tensor]:
-        """Both actions at every state: the student's likeliest word, and asking; then windows along what was done."""
+        """Both actions at every state: the student's likeliest word, and asking; then windows along the text."""
         wheels, heat, alive = self._wheels, self._wheels.temperature, batch.alive
         # Distillation makes the words; path consistency moves `<help>` against them, not them against it.
         log_ask, log_go = ask_or_go(seen["help"], seen["largest"].detach())
         best = batch.top_log_p[..., 0]
         price = batch.price[:, None].expand_as(log_go)
-        values, _, after_own, after_best = self._values(self.value, last, batch)
-        if not wheels.value:
-            after_own, after_best = torch.zeros_like(after_own), torch.zeros_like(after_best)
-        of_own = rewards(batch.own_log_p, best, wheels.reward, wheels.worst)
+        values = self._values(self.value, last, batch)
+        of_own = rewards(seen["own_log_p"], best, wheels.reward, wheels.worst)
         of_best = rewards(best, best, wheels.reward, wheels.worst)
         allowed = alive & batch.asks[:, None]
-        # A word that the student would no longer choose says nothing about going on.
-        may_go = allowed & (seen["own"] == batch.own)
+        after_own = after_best = torch.zeros_like(of_own)
+        parts = {}
+        if wheels.value:
+            written = step_errors(self._after(last, batch.words), values[:, 1:].detach(), torch.zeros_like(of_own))
+            parts["after"] = half_squares(written, allowed, price)
+            with torch.no_grad():
+                after_own, after_best = self._after(last, seen["own"]), self._after(last, batch.best)
         go = step_errors(values[:, :-1], after_own, of_own - heat * log_go)
-        parts = {"go": half_squares(go, may_go, price)}
+        parts["go"] = half_squares(go, allowed, price)
         if wheels.segment == 1:
             ask = step_errors(values[:, :-1], after_best, of_best - price - heat * log_ask)
             parts["ask"] = half_squares(ask, allowed, price)
-        of_words = rewards(batch.log_p, best, wheels.reward, wheels.worst)
-        acted = batch.acted
+        acted = self._acted(seen, batch, log_ask > log_go)
         helped = (acted == ASK) | (acted == INSIDE)
-        gains = of_words - price * helped
+        gains = torch.where(helped, of_best - price, of_own)
         gains = gains - heat * torch.where(acted == ASK, log_ask, torch.where(acted == GO, log_go, 0.0))
-        usable = alive & ((acted == ASK) | (acted == INSIDE) | ((acted == GO) & may_go)) & batch.asks[:, None]
+        usable = allowed & (helped | (acted == GO))
         decisions = alive & (acted != INSIDE)
         windows = wheels.windows if wheels.segment == 1 else (wheels.segment, *wheels.windows)
         for length in windows if wheels.value else ():
@@ -164,6 +175,16 @@ class WheelsLesson(Lesson):
             # Its scale: a window's error is the sum of its steps'.
             parts[f"window_{length}"] = half_squares(errors, counts, price) / length
         return parts
+
+    def _acted(self, seen: dict[str, Tensor], batch: WheelsBatch, asks: Tensor) -> Tensor:
+        """(B, T) which action the text shows. Where both lead to its word, the one that the student would take now."""
+        could_go = seen["own"] == batch.words
+        if self._wheels.segment > 1:
+            # A segment is as it was written; a word that the student would no longer choose is nobody's.
+            going = torch.where(could_go, GO, NEITHER)
+            return torch.where((batch.acted == ASK) | (batch.acted == INSIDE), batch.acted, going)
+        could_ask = batch.words == batch.best
+        return torch.where(could_ask & (asks | ~could_go), ASK, torch.where(could_go, GO, NEITHER))
 
     def _sampled(self, last: Tensor, seen: dict[str, Tensor], batch: WheelsBatch) -> dict[str, Tensor]:
         """Every word of any text is an action of the softmax over the vocabulary plus `<help>`."""
@@ -181,7 +202,7 @@ class WheelsLesson(Lesson):
         # What the teacher writes is drawn from the teacher: it earns log p - log p = 0, and costs its price.
         of_help = -price - heat * torch.where(acted == ASK, log_ask, 0.0)
         gains = torch.where(helped, of_help, batch.log_p - heat * log_word)
-        values, *_ = self._values(self.value, last, batch)
+        values = self._values(self.value, last, batch)
         if not wheels.value:
             values = torch.zeros_like(values)
         decisions = alive & (acted != INSIDE)
@@ -193,7 +214,7 @@ class WheelsLesson(Lesson):
 
     def _cost(self, last: Tensor, batch: WheelsBatch) -> Tensor:
         """The cost critic: how many tokens of the teacher are still to come, from the student's own texts."""
-        values, *_ = self._values(self.cost, last, batch)
+        values = self._values(self.cost, last, batch)
         helped = ((batch.acted == ASK) | (batch.acted == INSIDE)).float()
         mine = batch.alive & (batch.on_policy & batch.asks)[:, None]
         total = torch.zeros((), device=last.device)

@@ -12,19 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.distill.wheels.trajectories import ASK, GO, INSIDE, NEITHER
+from training.distill.batches import collate
+from training.distill.examples import Row
+from training.distill.models import head_of, states
+from training.distill.wheels.trajectories import ASK, GO, INSIDE
 from training.distill.writing import Decoder, drawn
 
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """What there is to see at one state: logits (B, V) of both, `<help>`'s (B,) (None: the student has none), and the
-    step."""
+    """What there is to see at one state of each text that is not finished: logits (B, V) of both, `<help>`'s (B,)
+    (None: the student has none), and which texts these are (B,)."""
 
     student: Tensor
     teacher: Tensor
     help_logit: Tensor | None
-    step: int
+    rows: Tensor
 
     @property
     def score(self) -> Tensor:
@@ -40,17 +43,17 @@ Asker = Callable[[Looks], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """A text with, for each token, who wrote it (`acted`), the student's likeliest word and, with `top_k`, the
-    teacher's log-probabilities."""
+    """A text with, for each token, who wrote it (`acted`), the student's likeliest word, the score of `<help>` (0
+    without one) and, with `top_k`, the teacher's log-probabilities."""
 
     tokens: list[int]
     acted: list[int]
     own: list[int]
     ended: bool
     log_p: Tensor
-    own_log_p: Tensor
     top_ids: Tensor
     top_log_p: Tensor
+    score: Tensor
 
     @property
     def teacher_tokens(self) -> int:
@@ -77,78 +80,93 @@ def mixed(
     top_k: int = 1,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
-    forced: Sequence[Sequence[int]] | None = None,
 ) -> list[Mixed]:
-    """Writes one text per prompt; the teacher is always greedy, the student at `temperature`. `forced`: the texts are
-    these, and what was done is GO or NEITHER."""
-    count = len(prompts)
+    """Writes one text per prompt; the teacher is always greedy, the student at `temperature`."""
+    count, longest = len(prompts), max(limits, default=0)
     if not count:
         return []
+    if longest < 1:
+        raise ValueError("no row has room for a token")
     was = student.training
     student.eval()
-    rows = vocabulary if help_id is None else max(vocabulary, help_id + 1)
-    kept: list[list[Tensor]] = [[], [], [], [], [], []]
-    lengths, ended, inside = [0] * count, [False] * count, torch.zeros(count, dtype=torch.long)
-    limits = list(limits) if forced is None else [len(text) for text in forced]
-    open_rows = [limit > 0 for limit in limits]
+    words = vocabulary if help_id is None else max(vocabulary, help_id + 1)
+    k = min(top_k, vocabulary)
+    tokens, acted, own = (torch.zeros(count, longest, dtype=torch.long) for _ in range(3))
+    log_p, score = torch.zeros(count, longest), torch.zeros(count, longest)
+    top_ids, top_log_p = torch.zeros(count, longest, k, dtype=torch.long), torch.zeros(count, longest, k)
+    lengths, ended = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool)
+    most = torch.tensor(list(limits))
+    inside = torch.zeros(count, dtype=torch.long)
     try:
-        ours = Decoder(student, prompts, pad_id, rows)
+        ours = Decoder(student, prompts, pad_id, words)
         theirs = Decoder(teacher, teacher_prompts, pad_id, vocabulary)
-        step = 0
-        while any(open_rows):
+        rows = torch.arange(count)
+        for step in range(longest):
+            open_rows = (most[rows] > step) & ~ended[rows]
+            if not open_rows.any():
+                break
+            # Finished texts leave the batch, now and then: moving a cache costs as well.
+            if int(open_rows.sum()) <= 0.8 * len(rows):
+                staying = open_rows.nonzero().squeeze(-1)
+                rows = rows[staying]
+                for decoder in (ours, theirs):
+                    decoder.keep(staying.to(decoder.logits.device))
+                open_rows = open_rows[staying]
             looks = Looks(
-                ours.logits[:, :vocabulary],
-                theirs.logits,
-                None if help_id is None else ours.logits[:, help_id],
-                step,
+                ours.logits[:, :vocabulary], theirs.logits, None if help_id is None else ours.logits[:, help_id], rows
             )
-            log_p = torch.log_softmax(looks.teacher, -1)
-            top = log_p.topk(min(top_k, vocabulary), -1)
-            own = _word(looks.student, temperature, generator)
-            best = top.indices[:, 0]
-            if forced is None:
-                begins = ask(looks) & (inside == 0)
-                acted = torch.where(inside > 0, INSIDE, torch.where(begins, ASK, GO))
-                tokens = torch.where(acted == GO, own, best)
-                inside = torch.where(begins, segment, inside)
-                inside = (inside - 1).clamp_min(0)
-            else:
-                tokens = torch.tensor([text[step] if step < len(text) else pad_id for text in forced])
-                tokens = tokens.to(own.device)
-                acted = torch.where(tokens == own, GO, NEITHER)
-            gathered = [log_p.gather(-1, word[:, None]).squeeze(-1) for word in (tokens, own)]
-            for store, value in zip(
-                kept, (tokens, acted, own, *gathered, torch.cat([top.indices.float(), top.values], -1)), strict=True
-            ):
-                store.append(value.cpu())
-            for index, token in enumerate(tokens.tolist()):
-                if open_rows[index]:
-                    lengths[index] += 1
-                    ended[index] = token == eos
-                    open_rows[index] = not ended[index] and lengths[index] < limits[index]
-            step += 1
-            if any(open_rows):
-                ours.advance(tokens)
-                theirs.advance(tokens)
+            log_of = torch.log_softmax(looks.teacher, -1)
+            top = log_of.topk(k, -1)
+            mine = _word(looks.student, temperature, generator)
+            begins = ask(looks).cpu() & (inside[rows] == 0)
+            action = torch.where(inside[rows] > 0, INSIDE, torch.where(begins, ASK, GO))
+            written = torch.where(action.to(mine.device) == GO, mine, top.indices[:, 0])
+            inside[rows] = (torch.where(begins, segment, inside[rows]) - 1).clamp_min(0)
+            at = rows[open_rows]
+            now = open_rows.to(mine.device)
+            tokens[at, step], own[at, step], acted[at, step] = written[now].cpu(), mine[now].cpu(), action[open_rows]
+            log_p[at, step] = log_of.gather(-1, written[:, None]).squeeze(-1)[now].cpu()
+            top_ids[at, step], top_log_p[at, step] = top.indices[now].cpu(), top.values[now].cpu()
+            if help_id is not None:
+                score[at, step] = looks.score[now].cpu()
+            lengths[at] = step + 1
+            if eos is not None:
+                ended[at] = tokens[at, step] == eos
+            if bool(((most[rows] > step + 1) & ~ended[rows]).any()):
+                ours.advance(written)
+                theirs.advance(written)
     finally:
         student.train(was)
-    if not kept[0]:
-        raise ValueError("no row has room for a token")
-    tokens, acted, own, log_p, own_log_p, tops = (torch.stack(store, 1) for store in kept)
-    half = tops.shape[-1] // 2
     return [
         Mixed(
-            tokens[index, :length].tolist(),
-            acted[index, :length].tolist(),
-            own[index, :length].tolist(),
-            ended[index],
-            log_p[index, :length],
-            own_log_p[index, :length],
-            tops[index, :length, :half].long(),
-            tops[index, :length, half:],
+            tokens[i, :n].tolist(), acted[i, :n].tolist(), own[i, :n].tolist(), bool(ended[i]), log_p[i, :n],
+            top_ids[i, :n], top_log_p[i, :n], score[i, :n],
         )
-        for index, length in enumerate(lengths)
-    ]
+        for i, n in enumerate(lengths.tolist())
+    ]  # fmt: skip
+
+
+def looked_at(
+    teacher: Any,
+    prompts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    vocabulary: int,
+    top_k: int,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """What the teacher says of texts that are there: for each its log-probabilities (T,), and the likeliest words
+    (T, K) with theirs, in one pass."""
+    rows = [Row((*prompt, *text), len(prompt), 0) for prompt, text in zip(prompts, texts, strict=True)]
+    batch = collate([(row,) for row in rows], pad_id).to(next(teacher.parameters()).device)
+    with torch.no_grad():
+        last = states(teacher, batch).last[:, :-1][batch.predicting()]
+        log_p = torch.log_softmax(head_of(teacher, vocabulary).logits(last), -1)
+    top = log_p.topk(min(top_k, vocabulary), -1)
+    of_words = log_p.gather(-1, batch.targets()[:, None]).squeeze(-1)
+    sizes = [len(text) for text in texts]
+    parts = [torch.split(one.cpu(), sizes) for one in (of_words, top.indices, top.values)]
+    return list(zip(*parts, strict=True))
 
 
 def _word(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
@@ -204,7 +222,7 @@ def by_disagreement(margin: float = 0.0) -> Asker:
     return ask
 
 
-def by_help(offset: Tensor | float = 0.0) -> Asker:
+def by_help(offset: float = 0.0) -> Asker:
     """As the student was trained to: `<help>` above every word. `offset` is added to its logit (a logit bias)."""
 
     def ask(looks: Looks) -> Tensor:
@@ -214,11 +232,11 @@ def by_help(offset: Tensor | float = 0.0) -> Asker:
 
 
 def explored(noise: Tensor, generator: torch.Generator) -> Asker:
-    """`by_help` with logistic noise of scale `noise` (B,) on the score, so that both actions are tried."""
+    """`by_help` with logistic noise of scale `noise` (one for each text) on the score, so that both are tried."""
 
     def ask(looks: Looks) -> Tensor:
         draw = torch.rand(len(looks.student), generator=generator, device=generator.device)
         logistic = torch.logit(draw.clamp(1e-6, 1 - 1e-6)).to(looks.student.device)
-        return looks.score + noise.to(looks.student.device) * logistic > 0
+        return looks.score + noise[looks.rows].to(looks.student.device) * logistic > 0
 
     return ask

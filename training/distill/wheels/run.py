@@ -2,25 +2,31 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from training.distill.cached import CachedTeacher, open_cache
 from training.distill.config import DistillConfig
 from training.distill.errors import CannotDistill
+from training.distill.examples import Row
 from training.distill.frame import Surroundings, Trained, train
 from training.distill.models import check_head, export, load_model, load_tokenizer, parameters, shared_vocabulary
 from training.distill.pair import check_context
 from training.distill.report import claim, curves_png, versions, write_json
+from training.distill.teachers import LocalTeacher
 from training.distill.wheels.collecting import Models, Rounds
 from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.lora import merged, with_lora
-from training.distill.wheels.mixing import Looks, Mixed, mixed
-from training.distill.wheels.prompts import Example, read_examples, restricted, room_for
+from training.distill.wheels.mixing import Mixed
+from training.distill.wheels.prompts import Example, read_examples, room_for
 from training.distill.wheels.restrictions import Restriction
+from training.distill.wheels.row import as_served, begin_row, offset_of, settle_row
 
-CALIBRATED = 64
+CALIBRATED = 256
+BEGUN = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,12 @@ def load(config: DistillConfig, device: torch.device) -> Loaded:
     assert config.wheels is not None
     assert config.teacher is not None
     wheels = config.wheels
-    if config.teacher.path is None or config.teacher.cache is not None:
-        raise CannotDistill("teacher: wheels needs the teacher in process (path, without top_k and cache)")
+    if config.teacher.path is None:
+        raise CannotDistill("teacher: wheels needs the teacher in process (path)")
+    if config.teacher.cache is not None and (wheels.decoding == "sampling" or config.teacher.top_k != wheels.top_k):
+        raise CannotDistill(
+            "teacher.cache: wheels reads the data's texts from it with decoding greedy and teacher.top_k = wheels.top_k"
+        )
     tokenizer = load_tokenizer(config.student.path, "student")
     theirs = load_tokenizer(config.teacher.path, "teacher")
     student = load_model(config.student.path, config.student.dtype, "student")
@@ -74,8 +84,23 @@ def load(config: DistillConfig, device: torch.device) -> Loaded:
     worst = max(max((*one.prompt, *one.answer)) for one in [*examples, *held])
     if worst >= vocabulary:
         raise CannotDistill(f"data: token {worst} is beyond the {vocabulary} words that both models share")
+    if config.teacher.cache is not None:
+        models = replace(models, cached=_cached(config, config.teacher.cache, models, examples))
     told = {"train": counted.as_dict() | {"used_rows": len(examples)}, "validation": {"rows": len(held)}}
     return Loaded(models, examples, held, told)
+
+
+def _cached(config: DistillConfig, folder: Path, models: Models, examples: Sequence[Example]) -> CachedTeacher:
+    """What the teacher says of the data's texts, kept as `tw distill kd` keeps it: the same folder does for both."""
+    assert config.teacher is not None
+    assert config.wheels is not None
+    rows = [Row((*one.prompt, *one.answer), len(one.prompt), one.number) for one in examples]
+    training = config.training
+    source = LocalTeacher(
+        models.teacher, str(config.teacher.path), models.vocabulary, models.pad_id, training.rows,
+        training.tokens_at_once,
+    )  # fmt: skip
+    return open_cache(folder / "train", rows, config.wheels.top_k, source, lambda _done, _of: None)
 
 
 def add_help(student: Any, tokenizer: Any, token: str, vocabulary: int) -> int:
@@ -113,9 +138,12 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     work = config.out / "wheels"
     work.mkdir(parents=True, exist_ok=True)
     source = Rounds(config, models, loaded.train, work / "rounds", steps=steps)
-    lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id)
+    if models.help_id is not None and not (work / "checkpoints").exists():
+        # As a threshold on the largest logit that asks about as often as the middle level.
+        begin_row(models, config, loaded.train[:BEGUN], wheels.levels[len(wheels.levels) // 2])
+    lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos)
     stage("wheels")
-    held = source.write(loaded.held, "data", random.Random(config.seed), 0) if loaded.held else []
+    held = source.read(loaded.held, random.Random(config.seed))
     batches = [source.collated(held[i : i + training.rows]) for i in range(0, len(held), training.rows)]
     trained = train(
         lesson, source, batches, training, steps=steps, seed=config.seed, work=work, around=around
@@ -123,6 +151,9 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     # The newest multipliers, also where a resumed run collected nothing more.
     source.batch(steps - 1, 0, 0, 1)
     stage("shares")
+    if models.help_id is not None and loaded.held:
+        for _ in range(wheels.settling):
+            settle_row(models, config, loaded.held[:CALIBRATED])
     realised, offsets = calibrated(config, loaded) if models.help_id is not None and loaded.held else ([], {})
     told = {
         "token": wheels.token, "token_id": models.help_id, "segment": wheels.segment, "levels": list(wheels.levels),
@@ -157,40 +188,6 @@ def _told(trained: Trained) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def answered(
-    models: Models,
-    examples: Sequence[Example],
-    config: DistillConfig,
-    restriction: Restriction | None,
-    offset: float = 0.0,
-) -> tuple[list[Mixed], list[float]]:
-    """The student under one restriction as it is served: greedy, `<help>` where it is likeliest. Texts, and the score
-    of `<help>` at each of their states."""
-    assert config.wheels is not None
-    wheels = config.wheels
-    found: list[Mixed] = []
-    scores: list[float] = []
-    for start in range(0, len(examples), 128):
-        some = examples[start : start + 128]
-        prompts = [restricted(one, restriction, config.data, models.tokenizer) for one in some]
-        seen: list[torch.Tensor] = []
-
-        def ask(looks: Looks, seen: list[torch.Tensor] = seen) -> torch.Tensor:
-            seen.append(looks.score)
-            return looks.score + offset > 0
-
-        texts = mixed(
-            models.student, models.teacher, prompts, [one.prompt for one in some], ask,
-            limits=[max(1, min(wheels.max_new_tokens, config.data.context - len(prompt))) for prompt in prompts],
-            eos=models.eos, pad_id=models.pad_id, vocabulary=models.vocabulary, help_id=models.help_id,
-            segment=wheels.segment,
-        )  # fmt: skip
-        whole = torch.stack(seen, 1)
-        scores += [value for row, text in zip(whole, texts, strict=True) for value in row[: len(text.tokens)].tolist()]
-        found += texts
-    return found, scores
-
-
 def share_of(texts: Sequence[Mixed]) -> float:
     return sum(one.teacher_tokens for one in texts) / max(1, sum(len(one.tokens) for one in texts))
 
@@ -205,16 +202,12 @@ def calibrated(config: DistillConfig, loaded: Loaded) -> tuple[list[dict[str, An
     for level in wheels.levels:
         for phrasing in (wheels.phrasings[0], *wheels.held_out[:1]):
             restriction = Restriction(level, phrasing)
-            texts, scores = answered(loaded.models, some, config, restriction)
+            _, texts = as_served(loaded.models, some, config, restriction)
             held = phrasing not in wheels.phrasings
             rows.append({"requested": level, "realised": share_of(texts), "phrasing": phrasing, "held_out": held})
             if held:
                 continue
-            offset = 0.0
-            for _ in range(2):
-                # A segment of k tokens is one decision.
-                part = level / (wheels.segment - level * (wheels.segment - 1))
-                offset = -float(torch.quantile(torch.tensor(scores), 1 - part))
-                _, scores = answered(loaded.models, some, config, restriction, offset)
-            offsets[f"{level:g}"] = round(offset, 3)
+            offset = offset_of(texts, level, wheels.segment)
+            _, again = as_served(loaded.models, some, config, restriction, offset)
+            offsets[f"{level:g}"] = round(offset_of(again, level, wheels.segment), 3)
     return rows, offsets

@@ -1,0 +1,133 @@
+"""The row of `<help>` in the student's head, found by least squares where that is better than waiting for gradients:
+at the beginning, and at the end.
+
+A logit is the row times the state, so a change of the logit that is wanted at some states, `wanted` (N,), is had from
+the row that solves a (weighted, ridge) least-squares problem over the states (N, width).
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.distill.config import DistillConfig
+from training.distill.models import head_of, states
+from training.distill.wheels.collecting import Models
+from training.distill.wheels.mixing import Mixed, by_help, mixed
+from training.distill.wheels.prompts import Example, restricted
+from training.distill.wheels.restrictions import Restriction
+from training.distill.wheels.trajectories import NEITHER, Trajectory, collate_trajectories
+
+RIDGE = 1e-3
+
+
+def solved(read: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """(N, width), (N,), (N,) -> (width,): the row whose product with the states comes nearest to `wanted`."""
+    assert len(read) == len(wanted) == len(weight)
+    heavy = read.double() * weight.double()[:, None]
+    square = heavy.T @ read.double()
+    square += RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64, device=read.device)
+    found: Tensor = torch.linalg.solve(square, heavy.T @ wanted.double())
+    return found.float()
+
+
+def read_states(
+    models: Models, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor]:
+    """States of the texts (N, width), and the student's largest logit of a word at each (N,)."""
+    rows = [
+        Trajectory(
+            0, None, tuple(prompt), tuple(text), (NEITHER,) * len(text), torch.zeros(len(text)),
+            torch.zeros(len(text), 1, dtype=torch.long), torch.zeros(len(text), 1), False, False, "",
+        )
+        for prompt, text in zip(prompts, texts, strict=True)
+        if len(text)
+    ]  # fmt: skip
+    found: list[tuple[Tensor, Tensor]] = []
+    was = models.student.training
+    models.student.eval()
+    try:
+        for start in range(0, len(rows), 64):
+            some = rows[start : start + 64]
+            batch = collate_trajectories(some, [0.0] * len(some), pad_id=models.pad_id)
+            batch = batch.to(next(models.student.parameters()).device)
+            with torch.no_grad():
+                last = states(models.student, batch).last
+                at = last[torch.arange(len(last), device=last.device)[:, None], batch.states[:, :-1]][batch.alive]
+                found.append((at.float(), head_of(models.student, models.vocabulary).logits(at).max(-1).values))
+    finally:
+        models.student.train(was)
+    return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
+
+
+def begin_row(models: Models, config: DistillConfig, examples: Sequence[Example], share: float) -> None:
+    """`<help>` begins as a threshold on the largest logit that about `share` of the states lie below."""
+    assert models.help_id is not None
+    assert config.wheels is not None
+    wheels = config.wheels
+    draw = random.Random(config.seed)
+    prompts = [
+        restricted(
+            one, Restriction(draw.choice(wheels.levels), draw.choice(wheels.phrasings)), config.data, models.tokenizer
+        )
+        for one in examples
+    ]
+    read, largest = read_states(models, prompts, [one.answer for one in examples])
+    level = torch.full_like(largest, float(torch.quantile(largest, share)))
+    _put(models, solved(read, level, torch.ones_like(level)))
+
+
+def settle_row(models: Models, config: DistillConfig, examples: Sequence[Example]) -> None:
+    """Moves the row so that every level and phrasing of training asks for its share on `examples`: the last of the
+    multiplier's work, with the rest of the student at rest. States near the decision count most."""
+    assert models.help_id is not None
+    assert config.wheels is not None
+    wheels = config.wheels
+    reads, wants, weights = [], [], []
+    for level in wheels.levels:
+        for number, phrasing in enumerate(wheels.phrasings):
+            some = examples[number % 2 :: 2]
+            prompts, texts = as_served(models, some, config, Restriction(level, phrasing))
+            offset = offset_of(texts, level, wheels.segment)
+            read, _ = read_states(models, prompts, [one.tokens for one in texts])
+            score = torch.cat([one.score for one in texts]).to(read.device)
+            reads.append(read)
+            wants.append(torch.full_like(score, offset))
+            weights.append(torch.exp(-(score + offset).abs()))
+    _put(models, solved(torch.cat(reads), torch.cat(wants), torch.cat(weights)), add=True)
+
+
+def as_served(
+    models: Models, examples: Sequence[Example], config: DistillConfig, restriction: Restriction, offset: float = 0.0
+) -> tuple[list[list[int]], list[Mixed]]:
+    """Prompts, and the student's texts under one restriction as it is served: greedy, `<help>` where likeliest."""
+    assert config.wheels is not None
+    wheels = config.wheels
+    every: list[list[int]] = []
+    found: list[Mixed] = []
+    for start in range(0, len(examples), 128):
+        some = examples[start : start + 128]
+        prompts = [restricted(one, restriction, config.data, models.tokenizer) for one in some]
+        every += prompts
+        found += mixed(
+            models.student, models.teacher, prompts, [one.prompt for one in some], by_help(offset),
+            limits=[max(1, min(wheels.max_new_tokens, config.data.context - len(prompt))) for prompt in prompts],
+            eos=models.eos, pad_id=models.pad_id, vocabulary=models.vocabulary, help_id=models.help_id,
+            segment=wheels.segment,
+        )  # fmt: skip
+    return every, found
+
+
+def offset_of(texts: Sequence[Mixed], share: float, segment: int) -> float:
+    """What is to be added to `<help>`'s logit so that `share` of these texts' tokens would be asked for."""
+    # A segment of k tokens is one decision.
+    part = share / (segment - share * (segment - 1))
+    return -float(torch.quantile(torch.cat([one.score for one in texts]), 1 - part))
+
+
+def _put(models: Models, row: Tensor, *, add: bool = False) -> None:
+    with torch.no_grad():
+        weight: Any = models.student.get_output_embeddings().weight
+        weight[models.help_id] = row.to(weight) + (weight[models.help_id] if add else 0.0)
