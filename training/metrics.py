@@ -44,7 +44,7 @@ def apgr(scores: Floats, student: Floats, teacher: Floats) -> float:
 def cpt(recovered: Floats, level: float) -> float | None:
     """The smallest share (of 101) whose PGR is at least `level`; None where none is."""
     reached = np.flatnonzero(recovered >= level - 1e-12)
-    return float(SHARES[reached[0]]) if len(reached) else None
+    return round(float(SHARES[reached[0]]), 2) if len(reached) else None
 
 
 def oracle(student: Floats, teacher: Floats) -> Floats:
