@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from router.record import DecisionRecord, StepRecord
+from router.record import DecisionRecord, StepRecord, quickly_made
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class TeacherRecord:
     """The probability with which it was asked; None for one that could not be asked just then."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class TeachersStepRecord(StepRecord):
     """`propensity` is that of asking any teacher, or none."""
 
@@ -29,7 +30,8 @@ class TeachersStepRecord(StepRecord):
     """By the names that the policy knows them under. Empty where it knows one teacher."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class TeachersDecisionRecord(DecisionRecord):
     teacher: str | None = None
     """Whom the gateway called last; None: nobody."""

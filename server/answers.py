@@ -86,8 +86,11 @@ class DraftReader:
         )
 
 
-def drop_logprobs(data: dict[str, Any]) -> None:
-    """Takes out, in place, the log-probabilities that only the gateway asked for."""
+def drop_logprobs(data: dict[str, Any]) -> bool:
+    """Takes out, in place, the log-probabilities that only the gateway asked for. Whether there were any."""
+    dropped = False
     for choice in data.get("choices") or ():
         if isinstance(choice, dict) and choice.get("logprobs") is not None:
             choice["logprobs"] = None
+            dropped = True
+    return dropped

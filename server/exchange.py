@@ -342,8 +342,8 @@ class Exchange:
         answer = self._answers[role]
         raw = answer.raw
         held = role == "student" and self._draft is not None
-        if held and self._gateway.upstream(role).settings.logprobs and not self._request.wants_logprobs:
-            drop_logprobs(answer.data)
+        ours = held and self._gateway.upstream(role).settings.logprobs and not self._request.wants_logprobs
+        if ours and drop_logprobs(answer.data):
             raw = orjson.dumps(answer.data)
         self._first_byte_at = self._gateway.clock()
         await self._close(200)

@@ -122,9 +122,21 @@ class _Connection(asyncio.Protocol):
     """One connection: idle, or with one request under way. Parser callbacks are named by httptools."""
 
     __slots__ = (
-        "_answered", "_body", "_due", "_encoding", "_ends_with_connection", "_head_bytes", "_headers", "_idle", "_loop",
-        "_parser", "_silence_s", "_timer", "_transport",
-    )  # fmt: skip
+        "_answered",
+        "_begun_unasked",
+        "_body",
+        "_due",
+        "_encoding",
+        "_ends_with_connection",
+        "_head_bytes",
+        "_headers",
+        "_idle",
+        "_loop",
+        "_parser",
+        "_silence_s",
+        "_timer",
+        "_transport",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, idle: "list[_Connection]") -> None:
         self._loop = loop
@@ -136,12 +148,21 @@ class _Connection(asyncio.Protocol):
         """Until when something must have come; while idle, until when it may be used again."""
         self._silence_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._begin()
+        self._begun_unasked = False
+        """An answer nobody asked for has begun behind the last one: it must not be taken for the next one's."""
+        self._parser = httptools.HttpResponseParser(self)
+        # What aiohttp lets pass as well.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        self._reset()
 
     @property
     def usable(self) -> bool:
         transport = self._transport
-        return transport is not None and not transport.is_closing() and self._loop.time() < self._due
+        if transport is None or transport.is_closing() or self._begun_unasked:
+            return False
+        return self._loop.time() < self._due
 
     def ask(self, head: bytes, body: bytes, silence_s: float) -> "asyncio.Future[Reply]":
         assert self._transport is not None
@@ -159,6 +180,8 @@ class _Connection(asyncio.Protocol):
 
     def drop(self) -> None:
         self._answered = None
+        if self in self._idle:
+            self._idle.remove(self)
         if self._transport is not None:
             self._transport.abort()
 
@@ -193,6 +216,9 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(NotHttp(type(error).__name__))
             return
+        if self._begun_unasked:
+            self.drop()
+            return
         if self._head_bytes is not None:
             self._head_bytes += len(data)
             if self._head_bytes > _MOST_HEAD_BYTES:
@@ -202,9 +228,8 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._transport = None
-        if self in self._idle:
-            self._idle.remove(self)
         if self._answered is None:
+            self.drop()
             return
         if exc is None and self._head_bytes is None and self._ends_with_connection:
             self._finish()
@@ -213,20 +238,15 @@ class _Connection(asyncio.Protocol):
 
     # The parser
 
-    def _begin(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        # What aiohttp lets pass as well.
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
-        self._reset()
-
     def _reset(self) -> None:
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._encoding: str | None = None
         self._ends_with_connection = True
         self._head_bytes: int | None = 0
+
+    def on_message_begin(self) -> None:
+        self._begun_unasked = self._answered is None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, said = name.decode("latin-1").lower(), value.decode("latin-1")

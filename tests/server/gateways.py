@@ -47,6 +47,7 @@ class Running:
     admin: dict[str, str]
     """Headers with the admin key."""
     state_dir: Path
+    server: uvicorn.Server
 
     @property
     def gateway(self) -> Gateway:
@@ -108,7 +109,14 @@ async def running_gateway(
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=GatewayProtocol, log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        app,
+        http=GatewayProtocol,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
@@ -120,7 +128,7 @@ async def running_gateway(
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
         async with aiohttp.ClientSession() as http:
-            yield Running(url, app, http, {"authorization": f"Bearer {admin}"}, state_dir)
+            yield Running(url, app, http, {"authorization": f"Bearer {admin}"}, state_dir, server)
     finally:
         server.should_exit = True
         await serving

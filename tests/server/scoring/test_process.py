@@ -119,7 +119,9 @@ class Stumbling:
 
 def test_one_request_that_the_policy_cannot_score_costs_the_others_nothing() -> None:
     texts = ("one", "stumble", "three")
-    first, second, third = score_all(Stumbling(), [Observation(Step.ROUTE, Prompt(text, text)) for text in texts])
+    first, second, third = score_all(
+        Stumbling(), Stumbling(), [Observation(Step.ROUTE, Prompt(text, text)) for text in texts]
+    )
     assert (first, third) == (Scores(3.0), Scores(5.0))
     assert isinstance(second, KeyError)
 
