@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.distill import diffusion, diffusion_sizes, memory, tables, translation, trl_gkd
+from benchmarks.distill import arms, diffusion, diffusion_sizes, memory, tables, translation, trl_gkd
 from benchmarks.distill.sizes import FULL, MEDIUM, QUICK, SMALL
 from training.distill.report import versions, write_json
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="sizes for one busy core: benchmarks/distill/sizes.py")
     parser.add_argument("--medium", action="store_true", help="sizes that the figures in docs/distill are of")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arm", help="only this arm, and kd; through-time: shakespeare or sums")
+    parser.add_argument("--arm", help="only this arm, and kd; through-time: exact, sums or shakespeare")
     parser.add_argument("--after-kd", action="store_true", help="warmup, ranking, features: begin with kd's student")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/distill"))
@@ -74,9 +74,11 @@ def main() -> None:
             say,
             after_kd=arguments.after_kd,
         )
-        columns = {**translation.COLUMNS[arguments.method], **translation.ALL}
+        columns = {**arms.COLUMNS[arguments.method], **arms.ALL}
     name = arguments.method + ("-after-kd" if arguments.after_kd else "")
     text = tables.table(results, columns)
+    if "kd" in results:
+        text += "\n\n" + tables.paired(results, columns, "kd")
     print(text)
     write_json(
         work / f"{name}.json",

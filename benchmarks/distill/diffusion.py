@@ -3,7 +3,7 @@
 One base model per data set; three rounds (128 -> 64 -> 32 -> 16 steps) for every seed. Controls, without which a lower
 likelihood proves nothing: the base at a temperature that gives the student's entropy; the base trained on for as many
 seconds as all rounds took; one direct round with m = 8 for as many seconds. `closed`: which share of the gap between
-few and many steps of the base a sampler closes.
+few and many steps of the base a sampler closes. `exact`: what rounds could reach on sums at best (exact_sums.py).
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM
 
+from benchmarks.distill import exact_sums
 from benchmarks.distill.diffusion_sizes import DiffusionSizes, Texts
 from benchmarks.distill.material import SPECIAL, bf16, save_fresh, shakespeare, sums, trained
 from benchmarks.distill.surroundings import surroundings
@@ -36,9 +37,9 @@ ROUNDS, M = 3, 2
 COLUMNS = {
     "judge's NLL": ("judge_nll", 3), "closed": ("closed.judge_nll", 2), "valid words": ("valid_words", 3),
     "closed ": ("closed.valid_words", 2), "valid sums": ("valid_sums", 3), "closed  ": ("closed.valid_sums", 2),
-    "entropy": ("entropy", 3), "unigram entropy": ("unigram_entropy", 3), "self-BLEU": ("self_bleu", 3),
-    "distinct-4": ("distinct_4", 3), "tokens/CPU s": ("tokens_per_second", 0), "training steps": ("steps", 0),
-    "training CPU s": ("seconds", 0),
+    "line entropy": ("line_entropy", 2), "entropy": ("entropy", 3), "unigram entropy": ("unigram_entropy", 3),
+    "self-BLEU": ("self_bleu", 3), "distinct-4": ("distinct_4", 3), "tokens/CPU s": ("tokens_per_second", 0),
+    "training steps": ("steps", 0), "training CPU s": ("seconds", 0),
 }  # fmt: skip
 COMPARED = ("judge_nll", "valid_words", "valid_sums")
 
@@ -47,7 +48,11 @@ def run(
     data: Path, work: Path, sizes: DiffusionSizes, seeds: int, only: str | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in ("sums", "shakespeare") if only is None else (only,):
+    for name in ("exact", "sums", "shakespeare") if only is None else (only,):
+        if name == "exact":
+            say("sums: what rounds could reach")
+            found |= exact_sums.run(sizes.sums.from_steps, ROUNDS, M, seeds, draws=sizes.exact_draws)
+            continue
         for arm, results in of_data(name, data, work / name, sizes, seeds, say).items():
             found[f"{name}: {arm}"] = results
     return found
@@ -286,6 +291,7 @@ class Look:
             "judge_nll": self._nll(rows),
             "valid_words": valid_words(texts, self._words) if self._words else None,
             "valid_sums": valid_sums(texts) if self._name == "sums" else None,
+            "line_entropy": line_entropy(texts) if self._name == "sums" else None,
             "unigram_entropy": float(-(shares * shares.log()).sum()),
             "self_bleu": self_bleu([text.split() if self._words else list(text) for text in texts[:64]]),
             "distinct_4": distinct_n(rows, 4),
@@ -330,9 +336,19 @@ def valid_words(texts: Sequence[str], words: set[str]) -> float:
 
 
 def valid_sums(texts: Sequence[str]) -> float:
-    """Share of whole lines that are right sums; every text begins with a line and ends with one."""
-    lines = [line for text in texts for line in text.removesuffix("\n").split("\n")]
+    """Share of lines that are right sums; every text begins with a line and ends with one."""
+    lines = _lines(texts)
     return sum(_right(line) for line in lines) / max(1, len(lines))
+
+
+def line_entropy(texts: Sequence[str]) -> float:
+    """Entropy in nats of which right sum a right line is: it falls where a student writes few sums, but right ones."""
+    counts = Counter(line for line in _lines(texts) if _right(line))
+    return math.log(max(1, counts.total())) - sum(n * math.log(n) for n in counts.values()) / max(1, counts.total())
+
+
+def _lines(texts: Sequence[str]) -> list[str]:
+    return [line for text in texts for line in text.removesuffix("\n").split("\n")]
 
 
 def _right(line: str) -> bool:

@@ -32,6 +32,8 @@ class Texts:
 class DiffusionSizes:
     shakespeare: Texts
     sums: Texts
+    exact_draws: int = 400
+    """Draws per partly masked line in exact_sums.py."""
 
 
 FULL = DiffusionSizes(
@@ -42,8 +44,8 @@ FULL = DiffusionSizes(
 )  # fmt: skip
 
 MEDIUM = DiffusionSizes(
-    shakespeare=Texts(length=64, from_steps=64, denoiser=Shape(128, 344, 4, 2), judge=Shape(128, 344, 4, 2),
-        base_steps=3_000, judge_steps=1_000, round_steps=200, rows=64, round_rows=32, sampled=512),
+    shakespeare=Texts(length=64, from_steps=64, denoiser=Shape(128, 344, 3, 2), judge=Shape(128, 344, 3, 2),
+        base_steps=1_800, judge_steps=600, round_steps=120, rows=64, round_rows=32, sampled=384, round_rate=2e-3),
     sums=Texts(length=28, from_steps=32, denoiser=Shape(64, 176, 3, 2), judge=Shape(64, 176, 3, 2), digits=1,
         base_steps=1_200, judge_steps=300, round_steps=100, rows=128, round_rows=64, sampled=512, lines=100_000,
         base_rate=6e-3, round_rate=2e-3),
@@ -61,6 +63,7 @@ QUICK = DiffusionSizes(
         base_steps=40, judge_steps=30, round_steps=10, rows=8, round_rows=8, sampled=16),
     sums=Texts(length=28, from_steps=32, denoiser=Shape(32, 64, 2, 2), judge=Shape(32, 64, 2, 2), digits=1,
         base_steps=40, judge_steps=30, round_steps=10, rows=8, round_rows=8, sampled=16, lines=2_000),
+    exact_draws=10,
 )  # fmt: skip
 
 BY_NAME = {"full": FULL, "medium": MEDIUM, "small": SMALL, "quick": QUICK}

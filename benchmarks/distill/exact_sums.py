@@ -1,0 +1,160 @@
+"""What rounds could reach on sums if the base were perfect and training found the optimum: computed, not trained.
+
+A line `a+b=c` of one-digit numbers is four unknowns (a, b, tens and ones of c), so a denoiser is a table: one row per
+partly masked line, one distribution per unknown. The perfect base is Bayes' rule. A round of reverse KL is minimised by
+the normalised geometric mean of its targets, one of forward KL by their mean; both are estimated here with many draws
+of time and sub-steps per state. Sampling is that of training.distill.diffusion.sampler.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SIZES = (10, 10, 2, 10)
+"""Values of a, b, tens and ones; one more stands for MASK."""
+MASKS = np.array(SIZES)
+SHAPE = tuple(size + 1 for size in SIZES)
+STATES: Ints = np.stack([axis.ravel() for axis in np.meshgrid(*map(np.arange, SHAPE), indexing="ij")], axis=1)
+LINES: Ints = np.array([(a, b, (a + b) // 10, (a + b) % 10) for a in range(10) for b in range(10)])
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """`of[j]` (states, SIZES[j]): probabilities of unknown j. `possible` (states,): whether some right sum fits."""
+
+    of: tuple[Floats, ...]
+    possible: NDArray[np.bool_]
+
+
+def perfect(digits: Floats, wrong: float = 1e-3, floor: float = 2e-4) -> Tables:
+    """The base for numbers drawn from `digits` (10,). `wrong`: the chance that a revealed value is an error, so that
+    impossible lines have an answer too; `floor`: what no network goes below."""
+    prior = np.outer(digits, digits).ravel()
+    misses = sum(
+        ((STATES[:, None, j] != LINES[None, :, j]) & (STATES[:, None, j] != MASKS[j])).astype(np.int64)
+        for j in range(4)
+    )
+    weight = prior * np.float64(wrong) ** misses
+    weight /= weight.sum(1, keepdims=True)
+    of = []
+    for j, size in enumerate(SIZES):
+        table = np.stack([weight[:, LINES[:, j] == value].sum(1) for value in range(size)], axis=1) + floor
+        of.append(table / table.sum(1, keepdims=True))
+    return Tables(tuple(of), np.asarray(misses).min(1) == 0)
+
+
+def _drawn(table: Floats, rows: Ints, chance: np.random.Generator) -> Ints:
+    above = chance.random(len(rows))[:, None] > table[rows].cumsum(1)
+    return np.minimum(above.sum(1), table.shape[1] - 1)
+
+
+def _numbers(lines: Ints) -> Ints:
+    return np.asarray(np.ravel_multi_index(tuple(lines.T), SHAPE))
+
+
+def distilled(teacher: Tables, dt: float, substeps: int, kind: str, chance: np.random.Generator, draws: int) -> Tables:
+    """The best student of one round. Noise comes from real lines, so only possible states are learned."""
+    masked = (STATES == MASKS).sum(1)
+    learned = np.flatnonzero(teacher.possible & (masked > 0))
+    lines, count = STATES[learned], masked[learned]
+    sums = [np.zeros((len(learned), size)) for size in SIZES]
+    for _ in range(draws):
+        # t is uniform, and k of four masked have the likelihood t^k (1 - t)^(4 - k).
+        times = chance.beta(count + 1, 5 - count)
+        current = lines.copy()
+        targets = [np.zeros_like(of) for of in sums]
+        for substep in range(substeps):
+            rows, after = _numbers(current), current.copy()
+            t = np.maximum(times - substep * dt, 0.0)
+            stays = np.where(t > 0, np.maximum(t - dt, 0.0) / np.maximum(t, 1e-12), 0.0)
+            for j in range(4):
+                still = current[:, j] == MASKS[j]
+                targets[j][still] = teacher.of[j][rows[still]]
+                reveal = still & (chance.random(len(still)) >= stays)
+                after[reveal, j] = _drawn(teacher.of[j], rows[reveal], chance)
+            current = after
+        for total, target in zip(sums, targets, strict=True):
+            total += np.log(np.maximum(target, 1e-12)) if kind == "reverse" else target
+    found = [table.copy() for table in teacher.of]
+    for j, total in enumerate(sums):
+        open_ = lines[:, j] == MASKS[j]
+        mean = total[open_] / draws
+        if kind == "reverse":
+            mean = np.exp(mean - mean.max(1, keepdims=True))
+        found[j][learned[open_]] = mean / mean.sum(1, keepdims=True)
+    return Tables(tuple(found), teacher.possible)
+
+
+def cooled(tables: Tables, temperature: float) -> Tables:
+    of = [table ** (1.0 / temperature) for table in tables.of]
+    return Tables(tuple(table / table.sum(1, keepdims=True) for table in of), tables.possible)
+
+
+def sampled(tables: Tables, steps: int, chance: np.random.Generator, lines: int) -> dict[str, Any]:
+    """Share of right sums, mean entropy of what was drawn from, entropy of the right lines (at most ln 100 = 4.6)."""
+    z = np.tile(MASKS, (lines, 1))
+    entropy, revealed = 0.0, 0
+    for number in range(steps):
+        last, t = number == steps - 1, 1.0 - number / steps
+        stays = 0.0 if last else (t - 1.0 / steps) / t
+        rows, after = _numbers(z), z.copy()
+        for j in range(4):
+            reveal = (z[:, j] == MASKS[j]) & (chance.random(lines) >= stays)
+            table = tables.of[j][rows[reveal]]
+            entropy -= float((table * np.log(np.maximum(table, 1e-12))).sum())
+            revealed += len(table)
+            after[reveal, j] = table.argmax(1) if last else _drawn(tables.of[j], rows[reveal], chance)
+        z = after
+    right = z[:, 0] + z[:, 1] == 10 * z[:, 2] + z[:, 3]
+    shares = np.bincount(z[right, 0] * 10 + z[right, 1], minlength=100) / max(1, int(right.sum()))
+    shares = shares[shares > 0]
+    return {
+        "valid_sums": float(right.mean()),
+        "entropy": entropy / revealed,
+        "line_entropy": float(-(shares * np.log(shares)).sum()),
+    }
+
+
+def at_entropy(base: Tables, steps: int, wanted: float, chance: np.random.Generator, lines: int) -> dict[str, Any]:
+    low, high = 0.2, 1.4
+    for _ in range(8):
+        middle = (low + high) / 2
+        low, high = (
+            (low, middle) if sampled(cooled(base, middle), steps, chance, lines)["entropy"] > wanted else (middle, high)
+        )
+    return {**sampled(cooled(base, high), steps, chance, lines), "temperature": high}
+
+
+def run(many: int, rounds: int, m: int, seeds: int, *, draws: int = 400, lines: int = 20_000) -> dict[str, Any]:
+    """Arm -> results. Two kinds of numbers: every digit as likely, and small ones likelier (1 / (digit + 1))."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    few = many // m**rounds
+    weights: Sequence[tuple[str, Floats]] = (
+        ("even digits", np.ones(10)),
+        ("small digits likelier", 1.0 / (1.0 + np.arange(10))),
+    )
+    for name, digits in weights:
+        base = perfect(digits / digits.sum())
+        for seed in range(seeds):
+            chance = np.random.default_rng(seed)
+            results = {f"base, {steps} steps": sampled(base, steps, chance, lines) for steps in (many, few)}
+            for kind in ("reverse", "forward"):
+                student = base
+                for number in range(rounds):
+                    student = distilled(student, m**number / many, m, kind, chance, draws)
+                results[f"rounds, {kind} KL, {few} steps"] = sampled(student, few, chance, lines)
+            wanted = results[f"rounds, reverse KL, {few} steps"]["entropy"]
+            results[f"base at the student's entropy, {few} steps"] = at_entropy(base, few, wanted, chance, lines)
+            direct = distilled(base, 1 / many, m**rounds, "reverse", chance, draws)
+            results[f"direct m = {m**rounds}, {few} steps"] = sampled(direct, few, chance, lines)
+            full, quick = (results[f"base, {steps} steps"]["valid_sums"] for steps in (many, few))
+            for arm, one in results.items():
+                one["closed"] = {"valid_sums": (one["valid_sums"] - quick) / (full - quick)}
+                found.setdefault(f"{name}: {arm}", []).append(one)
+    return found
