@@ -65,13 +65,13 @@ def curves(
         arms["disagreement"] = [point(f"disagreement {m:g}", ask=by_disagreement(m)) for m in MARGINS]
     if "wheels" in wanted:
         # In words alone, and with the offset that pacing starts from.
-        arms["wheels"] = [point(f"wheels {s:g}", ask=by_help(), restriction=Restriction(s, TRAINED[0])) for s in dense]
-        last = max(dense)
+        arms["wheels"] = [point(f"wheels {s:g}", ask=by_help(), restriction=Restriction(s, TRAINED[0])) for s in shares]
+        last = max(shares)
         beyond = {"ask": by_help(0.4), "restriction": Restriction(last, TRAINED[0])}
         arms["wheels"].append(point(f"wheels {last:g} and more", **beyond))
         arms["wheels, paced"] = [
             point(f"wheels paced {s:g}", ask=by_help(offsets[f"{s:g}"]), restriction=Restriction(s, TRAINED[0]))
-            for s in dense
+            for s in shares
             if f"{s:g}" in offsets
         ] + arms["wheels"][-1:]
     for points in arms.values():
@@ -129,6 +129,12 @@ def summary(
             parts = [closed(seed, arm, share) for seed in seeds]
             cells.append(cell([None if part is None else 100 * part for part in parts], 0))
         lines.append(f"| {arm} | {' | '.join(cells)} |")
+    for rival in RIVALS[:3]:
+        cells = []
+        for share in shares:
+            pairs = [(closed(seed, "wheels, paced", share), closed(seed, rival, share)) for seed in seeds]
+            cells.append(cell([None if a is None or b is None else 100 * (a - b) for a, b in pairs], 1))
+        lines.append(f"| wheels, paced, above {rival}, points | {' | '.join(cells)} |")
     lines += ["", "| | BLEU | chrF |", "|---|---|---|"]
     for name in ("student", "teacher"):
         lines.append(

@@ -45,3 +45,22 @@ def shares_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+
+
+def clock_png(seed: Mapping[str, Any], path: Path) -> None:
+    """chrF against processor time per token, one sentence at a time, of the ways that were timed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for row in seed["clock"]:
+        name = row["way"]
+        colour = "C3" if name.startswith("wheels") else "C4" if name.startswith("speculative") else "0.3"
+        axes.plot([row["cpu_ms_per_token"]], [row["chrf"]], "o", color=colour, markersize=5)
+        axes.annotate(
+            name, (row["cpu_ms_per_token"], row["chrf"]), fontsize=7, xytext=(4, 3), textcoords="offset points"
+        )
+    axes.set(xlabel="processor time, ms per token", ylabel="chrF of the way, all test sentences")
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.25)
+    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
