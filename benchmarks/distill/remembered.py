@@ -17,11 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.distill import kd
+from training.distill import kd, run
 from training.distill.batches import Batch, collate
 from training.distill.cached import digest
 from training.distill.examples import Row
 from training.distill.models import States, states
+from training.distill.pair import Data
 
 
 class Remembered:
@@ -84,16 +85,14 @@ def _metadata(file: Path) -> dict[str, str]:
 
 
 @contextmanager
-def in_place_of(memory: Remembered | None) -> Iterator[None]:
-    """Distillation within asks `memory` for the teacher's states, and the teacher for what is not known there."""
-    if memory is None:
-        yield
-        return
+def in_place_of(memory: Remembered, data: Data) -> Iterator[None]:
+    """Distillation within asks `memory` for the teacher's states, and the teacher for what is not known there; the rows
+    are not read again either."""
 
     def asked(model: Any, batch: Batch, layers: tuple[int, ...] = ()) -> States:
         # Teachers alone do not learn.
         mine = not next(model.parameters()).requires_grad
         return (memory.look_up(batch, layers) if mine else None) or states(model, batch, layers)
 
-    with mock.patch.object(kd, "states", asked):
+    with mock.patch.object(kd, "states", asked), mock.patch.object(run, "read_data", return_value=data):
         yield

@@ -34,6 +34,29 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]], columns: Mapping[s
     return "\n".join(lines)
 
 
+def paired(
+    results: Mapping[str, Sequence[Mapping[str, Any]]], columns: Mapping[str, tuple[str, int]], baseline: str
+) -> str:
+    """What each arm differs from `baseline` by, seed by seed; NLL also as perplexity in percent."""
+    base = results[baseline]
+    lines = [
+        f"| against {baseline} | seeds | {' | '.join(columns)} | perplexity, % |",
+        "|---|---|" + "---|" * (len(columns) + 1),
+    ]
+    for arm, found in results.items():
+        pairs = list(zip(found, base, strict=False))
+        if arm == baseline or len(found) > len(base):
+            continue
+        cells = []
+        for path, digits in columns.values():
+            both = [(at(a, path), at(b, path)) for a, b in pairs]
+            cells.append(cell([None if a is None or b is None else a - b for a, b in both], digits))
+        nll = [(at(a, "held.nll"), at(b, "held.nll")) for a, b in pairs]
+        cells.append(cell([None if a is None or b is None else 100 * math.expm1(a - b) for a, b in nll], 1))
+        lines.append(f"| {arm} | {len(found)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def at(result: Mapping[str, Any], path: str) -> float | None:
     value: Any = result
     for part in path.split("."):

@@ -9,13 +9,13 @@ arm/seed-N/result.json; an arm that has one is not run again, and one that was i
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.distill.arms import METHODS, NEEDED
 from benchmarks.distill.material import bf16, trained, translation_pair
 from benchmarks.distill.measuring import distances, hidden_likeness, rows_of, steps_to, translation_quality
 from benchmarks.distill.remembered import Remembered, in_place_of, remembered
@@ -23,87 +23,11 @@ from benchmarks.distill.sizes import Sizes
 from benchmarks.distill.surroundings import surroundings
 from training.distill.advise import own_text
 from training.distill.checkpoint import latest
-from training.distill.config import DataConfig, DistillConfig
-from training.distill.examples import read_rows
+from training.distill.config import DistillConfig
 from training.distill.models import load_model, load_tokenizer
-from training.distill.pair import Pair, read_data
+from training.distill.pair import Data, Pair, read_data
 from training.distill.report import write_json
 from training.distill.run import distil
-
-Arms = dict[str, dict[str, Any]]
-RANKING = {"k": 10, "weight": 2.0, "on": "probability", "temperature": 0.05}  # as published
-LIGHT = {**RANKING, "weight": 0.5}
-BY_LOG = {**LIGHT, "on": "log-probability", "temperature": 1.0}
-FEATURES = {"kind": "nd", "weight": 1.0, "projection": "linear"}
-LIGHT_ND = {**FEATURES, "weight": 0.1}
-
-# The first three of each are run with every seed, the others with the first only.
-METHODS: dict[str, Arms] = {
-    "ranking": {
-        "kd": {},
-        "kd+light rank by log-probability": {"ranking": BY_LOG},
-        "kd+shuffled light rank by log-probability": {"ranking": {**BY_LOG, "shuffled": True}},
-        "kd+rank": {"ranking": RANKING},
-        "kd+shuffled rank": {"ranking": {**RANKING, "shuffled": True}},
-        "kd+light rank": {"ranking": LIGHT},
-        "kd+rank, dynamic": {"ranking": {**RANKING, "dynamic": True}},
-        "kd+rank by confidence": {"ranking": {**RANKING, "confidence": True}},
-    },
-    "features": {
-        "kd": {},
-        "kd+nd": {"features": FEATURES},
-        "kd+nd, shuffled": {"features": {**FEATURES, "shuffled": True}},
-        "kd+light nd": {"features": LIGHT_ND},
-        "kd+cos": {"features": {**FEATURES, "kind": "cos"}},
-        "kd+mse": {"features": {**FEATURES, "kind": "mse"}},
-        "kd+cos-norm": {"features": {**FEATURES, "kind": "cos-norm"}},
-        "kd+nd, frozen orthogonal": {"features": {**FEATURES, "projection": "orthogonal"}},
-    },
-    "warmup": {
-        "kd": {},
-        "dpo+sft, kd": {"warmup": {}},
-        "kd, extra steps": {"extra": True},
-        # Corrections drawn from the teacher instead of its likeliest word: they leave the student its entropy.
-        "dpo+sft sampled, kd": {"warmup": {"replace": "sample"}},
-        "dpo+sft sampled and slow, kd": {"warmup": {"replace": "sample", "learning_rate": 1e-4}},
-        "sft, kd": {"warmup": {"preference": 0.0, "imitation": 1.0}},
-        "dpo, kd": {"warmup": {"preference": 1.0, "imitation": 0.0}},
-    },
-    "summary": {
-        "kd": {},
-        "kd+light rank by log-probability": {"ranking": BY_LOG},
-        "kd+light nd": {"features": LIGHT_ND},
-        "dpo+sft, kd": {"warmup": {}},
-        "dpo+sft, kd+light rank by log-probability": {"warmup": {}, "ranking": BY_LOG},
-        "reverse kd": {"loss": {"kind": "reverse"}},
-    },
-}
-COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
-    "ranking": {
-        "CR@3 held out": ("held.cr3", 4), "CR@5 held out": ("held.cr5", 4), "CR@5 train": ("train.cr5", 4),
-        "MOR@10 held out": ("held.mor10", 4), "MOR@10 train": ("train.mor10", 4), "NLL": ("held.nll", 4),
-        "KL": ("held.kl", 4),
-    },
-    "features": {
-        "centred cosine": ("hidden.centred_cosine", 3), "norm ratio": ("hidden.norm_ratio", 3),
-        "CKA": ("hidden.cka", 3), "norm ratio without P": ("hidden.raw_norm_ratio", 3),
-        "fitted cosine": ("hidden.fitted_centred_cosine", 3), "KL": ("held.kl", 4), "KL halfway": ("kl_halfway", 4),
-    },
-    "warmup": {
-        "reverse KL on own text, start": ("start.reverse_kl", 4), "KL there": ("start.kl", 4),
-        "refused at start": ("start.refused_share", 4),
-        "steps to the KL of kd": ("steps_to_kd", 0), "NLL": ("held.nll", 4), "KL": ("held.kl", 4),
-        "chosen gain": ("warmup_last.chosen_gain", 2), "rejected gain": ("warmup_last.rejected_gain", 2),
-    },
-    "summary": {
-        "KL": ("held.kl", 4), "NLL": ("held.nll", 4), "CR@5": ("held.cr5", 4), "MOR@10": ("held.mor10", 4),
-        "tokens/s served": ("test.tokens_per_second", 0), "MB": ("test.weights_mb", 1),
-    },
-}  # fmt: skip
-ALL = {
-    "BLEU": ("test.bleu", 1), "chrF": ("test.chrf", 1), "steps": ("steps", 0), "tokens": ("tokens", 0),
-    "CPU seconds": ("seconds", 0),
-}  # fmt: skip
 
 
 def run(
@@ -120,7 +44,7 @@ def run(
     """All arms of a method; returns arm -> results of its seeds."""
     found: dict[str, list[dict[str, Any]]] = {}
     for number, (arm, changes) in enumerate(METHODS[method].items()):
-        if only is not None and arm not in (only, "kd"):
+        if only is not None and arm not in (only, "kd", NEEDED.get(only)):
             continue
         count = seeds if number < 3 or method == "summary" else 1
         for seed in range(count):
@@ -160,16 +84,15 @@ def configuration(changes: dict[str, Any], pair: dict[str, Any], out: Path, size
     )  # fmt: skip
 
 
+def folder_of(arm: str) -> str:
+    return arm.replace(" ", "-").replace(",", "").replace("+", "-")
+
+
 def one_arm(
     arm: str, changes: dict[str, Any], data: Path, work: Path, sizes: Sizes, seed: int, *, after_kd: bool = False
 ) -> dict[str, Any]:
     # By what it does, not by the method that asked for it: two methods share the arm `kd`.
-    out = (
-        work
-        / ("arms-after-kd" if after_kd else "arms")
-        / arm.replace(" ", "-").replace(",", "").replace("+", "-")
-        / f"seed-{seed}"
-    )
+    out = work / ("arms-after-kd" if after_kd else "arms") / folder_of(arm) / f"seed-{seed}"
     file = out / "result.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
@@ -183,12 +106,13 @@ def one_arm(
     if changes.get("extra"):
         config = config.model_copy(update={"training": _with_extra_steps(config, out, seed)})
     method = "warmup" if config.warmup else "kd"
-    memory, validation_tokens = memory_of(config, pair, work)
-    with in_place_of(memory):
+    same = shared(config, pair, work)
+    with in_place_of(same.memory, same.data):
         report = distil(config, method, surroundings(f"{arm} {seed}"), lambda _name: None)
     curve = [row for row in report["stages"]["kd"]["curves"] if "val_kl" in row]
     learned = report["stages"]["kd"]
-    learned["seconds"] += memory.seconds_per_token * (learned["tokens"] + len(curve) * validation_tokens)
+    validated = len(curve) * sum(len(row.tokens) for row in same.data.validation_rows)
+    learned["seconds"] += same.memory.seconds_per_token * (learned["tokens"] + validated)
     result = {
         "arm": arm,
         "seed": seed,
@@ -202,46 +126,48 @@ def one_arm(
         "warmup": report.get("warmup"),
         "warmup_last": (report["stages"].get("warm-up", {}).get("curves") or [None])[-1],
         "collapse": report.get("collapse"),
-        **measured(config, pair, out, sizes),
+        **measured(config, pair, out, sizes, same.data),
         "reports": pair["reports"],
     }
     write_json(file, result)
     return result
 
 
-@cache
-def _memory(
-    file: Path, teacher: str, context: int, train: Path, validation: Path, validation_rows: int
-) -> tuple[Remembered, int]:
-    tokenizer = load_tokenizer(teacher, "teacher")
-    rows, held = (
-        read_rows([path], DataConfig(train=(path,), context=context), tokenizer)[0] for path in (train, validation)
-    )
-    held = held[:validation_rows]
-    model = load_model(teacher, "float32", "teacher").eval()
-    last = int(model.config.num_hidden_layers)
-    found = remembered(model, [*rows, *held], file, layers=tuple({max(1, last // 2), last}), bf16=bf16())
-    return found, sum(len(row.tokens) for row in held)
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What is the same in every arm, so that it is read and computed once."""
+
+    data: Data
+    memory: Remembered
 
 
-def memory_of(config: DistillConfig, pair: dict[str, Any], work: Path) -> tuple[Remembered, int]:
-    """The teacher's states for all rows, and how many tokens the validation rows have."""
-    files = pair["files"]
-    return _memory(
-        work / "teacher-states.safetensors", str(pair["teacher"]), config.data.context, files["train"], files["val"],
-        config.data.validation_rows,
-    )  # fmt: skip
+_SHARED: dict[Path, Shared] = {}
+
+
+def shared(config: DistillConfig, pair: dict[str, Any], work: Path) -> Shared:
+    if work not in _SHARED:
+        data = read_data(config)
+        teacher = load_model(str(pair["teacher"]), "float32", "teacher").eval()
+        last = int(teacher.config.num_hidden_layers)
+        memory = remembered(
+            teacher, [*data.rows, *data.validation_rows], work / "teacher-states.safetensors",
+            layers=tuple({max(1, last // 2), last}), bf16=bf16(),
+        )  # fmt: skip
+        _SHARED[work] = Shared(data, memory)
+    return _SHARED[work]
 
 
 def _with_extra_steps(config: DistillConfig, out: Path, seed: int) -> Any:
     """As many steps more as the warm-up of this seed took in time, writing included, so that both cost the same."""
-    warmed = json.loads((out.parents[1] / "dpo-sft-kd" / f"seed-{seed}" / "result.json").read_text())
+    warmed = json.loads(
+        (out.parents[1] / folder_of(NEEDED["kd, extra steps"]) / f"seed-{seed}" / "result.json").read_text()
+    )
     stage = warmed["stages"]["kd"]
     extra = math.ceil((warmed["seconds"] - stage["seconds"]) / (stage["seconds"] / stage["steps"]))
     return config.training.model_copy(update={"epochs": None, "steps": stage["steps"] + extra})
 
 
-def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Sizes) -> dict[str, Any]:
+def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Sizes, data: Data) -> dict[str, Any]:
     tokenizer = load_tokenizer(str(pair["student"]), "student")
     teacher = load_model(str(pair["teacher"]), "float32", "teacher").eval()
     student = load_model(str(out / "student"), "float32", "student").eval()
@@ -254,7 +180,7 @@ def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Size
         "train": distances(student, teacher, train, config, len(tokenizer)),
         "hidden": hidden_likeness(student, teacher, checkpoint / "lesson.safetensors", train, held),
         "test": translation_quality(out / "student", pair["files"]["test"], sizes.test_rows),
-        "start": _at_step_0(config, pair, out, teacher, sizes) if _warms_up(config) else None,
+        "start": _at_step_0(config, pair, out, teacher, sizes, data) if _warms_up(config) else None,
     }
 
 
@@ -264,7 +190,7 @@ def _warms_up(config: DistillConfig) -> bool:
 
 
 def _at_step_0(
-    config: DistillConfig, pair: dict[str, Any], out: Path, teacher: Any, sizes: Sizes
+    config: DistillConfig, pair: dict[str, Any], out: Path, teacher: Any, sizes: Sizes, data: Data
 ) -> dict[str, float] | None:
     """On the student's own text, when distillation begins: after warm-up where there was one."""
     from safetensors.torch import load_file
@@ -275,7 +201,6 @@ def _at_step_0(
         weights = load_file(warmed / "lesson.safetensors")
         student.load_state_dict({name.removeprefix("student."): value for name, value in weights.items()}, strict=False)
     asked = config.model_copy(update={"warmup": config.warmup or _default_warmup(sizes)})
-    data = read_data(asked)
     both = Pair(student, teacher, len(data.tokenizer), None, None)
     torch.manual_seed(0)
     found: dict[str, Any] | None = own_text(asked, data, both, data.validation_rows, texts=128)

@@ -6,7 +6,7 @@ pytest.importorskip("torch")
 
 from benchmarks.distill.diffusion import closed, self_bleu, valid_sums, valid_words
 from benchmarks.distill.measuring import steps_to
-from benchmarks.distill.tables import cell, interval
+from benchmarks.distill.tables import cell, interval, paired
 
 
 def test_a_sum_counts_where_its_whole_line_is_right():
@@ -53,3 +53,15 @@ def test_an_interval_needs_two_seeds_and_is_students():
     assert (low, high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5))
     assert cell([1.0], 1) == "1.0"
     assert cell([None], 1) == "-"
+
+
+def test_arms_are_compared_seed_by_seed():
+    results = {
+        "kd": [{"held": {"kl": 1.0, "nll": 2.0}}, {"held": {"kl": 3.0, "nll": 2.0}}],
+        "better": [{"held": {"kl": 0.5, "nll": 2.0}}, {"held": {"kl": 2.5, "nll": 2.0}}],
+        "of one seed": [{"held": {"kl": 2.0, "nll": 2.1}}],
+    }
+    assert paired(results, {"KL": ("held.kl", 2)}, "kd").splitlines()[2:] == [
+        "| better | 2 | -0.50 [-0.50, -0.50] | 0.0 [0.0, 0.0] |",
+        "| of one seed | 1 | 1.00 | 10.5 |",
+    ]
