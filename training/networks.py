@@ -28,7 +28,9 @@ class TrainableStepNet(nn.Module):
         self.sees_budget = sees_budget
         count = features.shape[1]
         std = features.std(axis=0)
-        # A feature that never moves in training must not explode the first time that it does in service.
+        # A feature that never moves in training (the turn of a conversation, in most tables) must neither explode nor
+        # speak through weights that nothing has taught the first time that it does in service.
+        still = torch.tensor(np.append(std < 1e-6, [False, False]))
         std[std < 1e-6] = 1.0
         self.register_buffer("mean", torch.tensor(features.mean(axis=0)))
         self.register_buffer("std", torch.tensor(std))
@@ -36,7 +38,7 @@ class TrainableStepNet(nn.Module):
 
         def weights(inputs: int, outputs: int) -> nn.Parameter:
             values = torch.randn(inputs, outputs, generator=generator, dtype=torch.float64)
-            return nn.Parameter(values / math.sqrt(inputs))
+            return nn.Parameter((values / math.sqrt(inputs)).masked_fill(still[:, None], 0.0))
 
         def zeros(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.zeros(*shape, dtype=torch.float64))

@@ -29,6 +29,7 @@ from training.learner import (
 )
 from training.lessons import Lessons, prepare
 from training.metrics import apgr
+from training.networks import TrainableStepNet
 from training.train_policy import shuffled
 from training.trajectories import off_policy
 from training.validation import price_at
@@ -156,6 +157,24 @@ def test_one_score_is_the_same_as_many(drafted: Learned) -> None:
     seen = observations(ROWS[:5], Step.DEFER, 0.2)
     many = drafted.policy.score_prepared(Step.DEFER, drafted.policy.prepare(seen), 0.2)
     np.testing.assert_allclose([drafted.policy.score(one).score for one in seen], many, atol=1e-9)
+
+
+def test_a_feature_that_never_moved_in_training_has_no_say_in_service() -> None:
+    """Rows of most tables are first turns; a later turn of a conversation must meet no weights that nothing taught."""
+    rng = np.random.default_rng(0)
+    features = np.column_stack([rng.normal(size=50), np.full(50, 0.7)])
+    net = TrainableStepNet(
+        features, np.zeros((1, 2)), hidden=8, critic_hidden=4, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        net.w2.normal_(generator=torch.Generator().manual_seed(1))
+        net.cost_w2.normal_(generator=torch.Generator().manual_seed(2))
+    share, price = np.full(2, 0.2), np.full(2, 0.1)
+    same = net.export().values(np.array([[0.3, 0.7], [0.3, 5.0]]), share, price)
+    moved = net.export().values(np.array([[0.3, 0.7], [1.3, 0.7]]), share, price)
+    for values in same:
+        np.testing.assert_array_equal(values[0], values[1])
+    assert not np.allclose(moved[2][0], moved[2][1])
 
 
 def test_a_learned_policy_passes_the_conformance_kit(drafted: Learned) -> None:
