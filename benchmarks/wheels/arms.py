@@ -10,6 +10,7 @@ import torch
 from benchmarks.distill.material import bf16, trained, translation_pair
 from benchmarks.distill.surroundings import surroundings
 from benchmarks.wheels.sizes import WheelsSizes
+from benchmarks.wheels.splices import spliced
 from training.distill.config import DistillConfig
 from training.distill.examples import read_rows
 from training.distill.models import load_model
@@ -71,7 +72,8 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
     if arm in WHEELS or arm in ABLATIONS:
         raw["data"]["context"] = context
         raw["wheels"] = {
-            "levels": SHARES, "rounds": size.rounds, "trajectories": size.trajectories, "max_new_tokens": 48,
+            "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48,
+            "rounds": size.rounds, "trajectories": size.trajectories,
             **WHEELS.get(arm, {}), **ABLATIONS.get(arm, {}),
         }  # fmt: skip
     return DistillConfig.model_validate(raw)
@@ -138,6 +140,10 @@ def pair_of(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -
         from benchmarks.wheels.made_up import made_up
 
         pair = translation_pair(made_up(pairs / "made-up"), pairs / "made-up", size.pair, seed)
+    files = pair["files"]
+    pair["prompts"] = spliced(
+        files["train"], size.rounds * size.trajectories, files["train"].with_name("spliced.jsonl")
+    )
     # What the teacher says of the data's texts is the same for every arm and seed.
     pair["cache"] = work / "teacher-cache"
     student, _ = made(START, pair, work, size, seed)

@@ -262,6 +262,9 @@ class WheelsConfig(Section):
     off_policy: Share = 0.5
     teacher_text: Share = 0.5
     """Part of the off-policy texts that the teacher wrote; the others are the data's."""
+    prompts: tuple[Path, ...] = ()
+    """More prompts, without answers: the teacher's and the student's texts are written for these instead of the data's.
+    What a teacher has learned by heart does not show where a student will need it."""
     rounds: Positive = 20
     trajectories: Positive = 1024
     """Texts collected in a round."""

@@ -83,11 +83,13 @@ class Rounds:
         folder: Path,
         *,
         steps: int,
+        prompts: Sequence[Example] | None = None,
         tick: Callable[[str], None] = lambda _said: None,
     ) -> None:
         assert config.wheels is not None
         self._config, self._wheels, self._models = config, config.wheels, models
         self._examples, self._folder = list(examples), folder
+        self._prompts = list(examples if prompts is None else prompts)
         self._per_round = max(1, -(-steps // config.wheels.rounds))
         self._kept: dict[int, list[Trajectory]] = {}
         self._tick = tick
@@ -147,7 +149,7 @@ class Rounds:
     def _collect(self, number: int, file: Path) -> None:
         wheels = self._wheels
         draw = random.Random(self._config.seed * 7_919 + number)
-        count = min(wheels.trajectories, len(self._examples))
+        count = min(wheels.trajectories, len(self._prompts))
         mine = (1 - wheels.off_policy) / max(1e-9, 1 - self._of_data)
         own = round(mine * count) if self._of_data < 1 else 0
         some = self._chosen(number, count) if self._of_data < 1 else []
@@ -156,7 +158,7 @@ class Rounds:
         save_trajectories(file, found)
         if not own and self._models.help_id is not None:
             # Nothing is learned from these, but prices need to see what is asked for.
-            seen = self.write(self._chosen(number, min(PROBED, len(self._examples))), draw, number)
+            seen = self.write(self._chosen(number, min(PROBED, len(self._prompts))), draw, number)
         state = self._moved(number, [(one, text) for one, text in seen if one.served])
         shares = self.shares([one for one, _ in seen])
         told = {
@@ -171,15 +173,15 @@ class Rounds:
         self._tick(f"round {number}: shares {told['share']} prices {[round(p, 2) for p in told['price']]}")
 
     def _chosen(self, number: int, count: int) -> list[Example]:
-        """The next `count` examples of an order that the seed gives."""
-        size = len(self._examples)
+        """The next `count` prompts of an order that the seed gives."""
+        size = len(self._prompts)
         orders: dict[int, Any] = {}
         found = []
         for place in range(number * count, (number + 1) * count):
             epoch, index = divmod(place, size)
             if epoch not in orders:
                 orders[epoch] = np.random.default_rng(self._config.seed * 1_009 + epoch).permutation(size)
-            found.append(self._examples[int(orders[epoch][index])])
+            found.append(self._prompts[int(orders[epoch][index])])
         return found
 
     def _restriction(self, draw: random.Random) -> Restriction | None:

@@ -53,6 +53,27 @@ def read_examples(paths: Sequence[Any], config: DataConfig, tokenizer: Any, room
     return found, Counted(names, len(records), len(found), tokens, answers, too_long, longest, config.context, were)
 
 
+def read_prompts(
+    paths: Sequence[Any], config: DataConfig, tokenizer: Any, longest: int, first: int
+) -> tuple[list[Example], int]:
+    """Prompts without answers, numbered from `first`, and how many were left out for having more than `longest`
+    tokens: what is as long as that leaves no room that the data's own would need."""
+    found: list[Example] = []
+    left_out = 0
+    for where, record in read_records(paths):
+        said = record.get("messages") or record.get(config.prompt_column)
+        if not said:
+            raise CannotDistill(f"{where}: no prompt in column {config.prompt_column!r} (wheels.prompts)")
+        prompt, _ = _pair(tokenizer, said, ".", config, where)
+        if len(prompt) > longest:
+            left_out += 1
+            continue
+        found.append(Example(said, tuple(prompt), (), first + len(found)))
+    if not found:
+        raise CannotDistill(f"{', '.join(map(str, paths))}: every prompt is longer than the data's longest ({longest})")
+    return found, left_out
+
+
 def restricted(example: Example, restriction: Restriction | None, config: DataConfig, tokenizer: Any) -> list[int]:
     """Tokens of the prompt with the sentence on a line of its own before it; in a chat, before the last message."""
     if restriction is None:

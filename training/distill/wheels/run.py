@@ -21,7 +21,7 @@ from training.distill.wheels.collecting import Models, Rounds
 from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.lora import merged, with_lora
 from training.distill.wheels.mixing import Mixed
-from training.distill.wheels.prompts import Example, read_examples, room_for
+from training.distill.wheels.prompts import Example, read_examples, read_prompts, room_for
 from training.distill.wheels.restrictions import Restriction
 from training.distill.wheels.row import as_served, begin_row, offset_of, settle_row
 
@@ -34,6 +34,8 @@ class Loaded:
     models: Models
     train: list[Example]
     held: list[Example]
+    prompts: list[Example]
+    """What texts are written for; the data's own where no others were given."""
     told: dict[str, Any]
 
 
@@ -87,7 +89,12 @@ def load(config: DistillConfig, device: torch.device) -> Loaded:
     if config.teacher.cache is not None:
         models = replace(models, cached=_cached(config, config.teacher.cache, models, examples))
     told = {"train": counted.as_dict() | {"used_rows": len(examples)}, "validation": {"rows": len(held)}}
-    return Loaded(models, examples, held, told)
+    prompts = examples
+    if wheels.prompts:
+        longest = max(len(one.prompt) for one in examples)
+        prompts, left_out = read_prompts(wheels.prompts, config.data, tokenizer, longest, len(examples))
+        told["prompts"] = {"used": len(prompts), "left_out": left_out}
+    return Loaded(models, examples, held, prompts, told)
 
 
 def _cached(config: DistillConfig, folder: Path, models: Models, examples: Sequence[Example]) -> CachedTeacher:
@@ -137,7 +144,7 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     steps = training.steps or max(1, round((training.epochs or 1.0) * len(loaded.train) / training.rows))
     work = config.out / "wheels"
     work.mkdir(parents=True, exist_ok=True)
-    source = Rounds(config, models, loaded.train, work / "rounds", steps=steps)
+    source = Rounds(config, models, loaded.train, work / "rounds", steps=steps, prompts=loaded.prompts)
     if models.help_id is not None and not (work / "checkpoints").exists():
         # As a threshold on the largest logit that asks about as often as the middle level.
         begin_row(models, config, loaded.train[:BEGUN], wheels.levels[len(wheels.levels) // 2])
