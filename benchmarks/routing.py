@@ -17,16 +17,19 @@ import torch
 
 from benchmarks import routing_experiments as experiments
 from benchmarks.routing_cells import CELLS, GSM8K, JUDGED, PRO, Bench, Result
+from benchmarks.routing_folds import folds
 from benchmarks.routing_report import markdown, plots
 from benchmarks.tables import tables_in
 
 QUICK_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt")
-EXPERIMENTS = ("quality", "two-steps", "budgets", "transfer", "rows", "ablations", "two-step-ablations")
+EXPERIMENTS = ("quality", "two-steps", "budgets", "transfer", "rows", "ablations", "two-step-ablations", "folds")
 QUICK_EXPERIMENTS = ("quality", "two-steps", "budgets", "ablations", "two-step-ablations")
 """Transfer reads the large tables too."""
 DRAFT_CELLS = (f"{GSM8K}:draft", f"{PRO}:draft")
 FEW_CELLS = (f"{GSM8K}:draft", f"{JUDGED}:prompt", f"{PRO}:draft")
 """Cells of the experiments that compare variants of the policy with each other."""
+FOLD_CELLS = (f"{GSM8K}:prompt", f"{JUDGED}:prompt")
+"""Small tables, of which the test rows tell least."""
 
 
 def measure(bench: Bench, name: str, cells: tuple[str, ...], seeds: int, fewer: int) -> dict[str, Any]:
@@ -58,6 +61,8 @@ def measure(bench: Bench, name: str, cells: tuple[str, ...], seeds: int, fewer: 
             return {cell: [experiments.one_against_many(bench, cell, seed) for seed in some(cell)] for cell in few}
         case "transfer":
             return {cell: [experiments.transfer(bench, cell, seed) for seed in some(cell)] for cell in cells}
+        case "folds":
+            return {cell: [folds(bench, cell, seed) for seed in range(seeds)] for cell in cells if cell in FOLD_CELLS}
         case "rows":
             return {
                 cell: {

@@ -121,6 +121,18 @@ def _rows(found: Mapping[str, Any]) -> str:
     return table(["cell", "rows", "APGR", "95%"], rows)
 
 
+def _folds(found: Mapping[str, Any]) -> str:
+    names = [name for name in next(iter(found.values()))[0]["found"] if not name.startswith("member: ")]
+    rows = []
+    for cell, results in found.items():
+        each = [result["found"] for result in results]
+        members = [name for name in each[0] if name.startswith("member: ")]
+        best = max(members, key=lambda name: mean(one[name] for one in each))
+        cells = [shown(mean(one[name] for one in each)) for name in names]
+        rows.append([cell, *cells, f"{shown(mean(one[best] for one in each))} ({best.removeprefix('member: ')})"])
+    return table(["cell", *names, "best member, in hindsight"], rows)
+
+
 def _ablations(found: Mapping[str, Any]) -> str:
     rows = []
     for cell, variants in found.items():
@@ -174,6 +186,8 @@ def markdown(found: Mapping[str, Any]) -> str:
                 text = _rows(result)
             case "ablations":
                 text = _ablations(result)
+            case "folds":
+                text = _folds(result)
             case _:
                 text = _two_step_ablations(result)
         parts.append(f"## {name}\n\n{text}\n")

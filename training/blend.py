@@ -27,7 +27,9 @@ class Blend:
     """How much each candidate counts; they sum to 1, or to 0 where none ranks better than random."""
 
 
-def _candidates(width: int) -> dict[str, Floats]:
+def candidates(width: int) -> dict[str, Floats]:
+    """(E,) weights over the estimates of each ranking that a blend is made of, by name."""
+
     def weights(**parts: float) -> Floats:
         vector = np.zeros(width)
         for name, value in parts.items():
@@ -79,7 +81,7 @@ def choose(estimates: Floats, student: Floats, teacher: Floats) -> Blend:
     measured: dict[str, float] = {}
     total = np.zeros(estimates.shape[1])
     parts: dict[str, float] = {}
-    for name, vector in _candidates(estimates.shape[1]).items():
+    for name, vector in candidates(estimates.shape[1]).items():
         score = estimates @ vector
         value = apgr(score, student, teacher)
         measured[name] = value if np.isfinite(value) else 0.5
