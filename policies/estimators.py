@@ -3,6 +3,7 @@
 They are fitted in training (scikit-learn) and carried as plain arrays; a parity test holds both sides together.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -38,6 +39,8 @@ class NgramLinear:
     def __call__(self, ngrams: Sequence[Ints]) -> Floats:
         """B texts of any number of indices -> (B, K)"""
         rows, outputs = len(ngrams), self.weights.shape[1]
+        if rows == 1:
+            return self._one(ngrams[0])
         indices = np.concatenate(ngrams)
         owners = np.repeat(np.arange(rows), [len(each) for each in ngrams])
         seen = self.idf.take(indices) > 0.0
@@ -53,6 +56,21 @@ class NgramLinear:
         sums = np.stack([np.bincount(owner, weighted[:, k], rows) for k in range(outputs)], axis=1)
         out: Floats = sums / np.sqrt(np.maximum(squares, 1e-300))[:, None] + self.bias
         return out
+
+    def _one(self, indices: Ints) -> Floats:
+        """The same of one text, (T,) -> (1, K), without the bookkeeping of whose n-gram is whose: a lone request would
+        spend more on that than on the sums."""
+        ordered = np.sort(indices[self.idf.take(indices) > 0.0])
+        if not len(ordered):
+            return self.bias[None, :]
+        new = np.empty(len(ordered) + 1, np.bool_)
+        new[0] = new[-1] = True
+        np.not_equal(ordered[1:], ordered[:-1], out=new[1:-1])
+        first = np.flatnonzero(new)
+        index = ordered.take(first[:-1])
+        values = (1.0 + np.log(first[1:] - first[:-1])) * self.idf.take(index)
+        sums: Floats = values @ self.weights.take(index, axis=0)
+        return (sums / math.sqrt(max(values @ values, 1e-300)) + self.bias)[None, :]
 
     def arrays(self, prefix: str) -> Arrays:
         return {f"{prefix}.idf": self.idf, f"{prefix}.weights": self.weights, f"{prefix}.bias": self.bias}

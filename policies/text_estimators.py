@@ -44,6 +44,11 @@ def estimate_names(teachers: int = 1) -> tuple[str, ...]:
 _NOTHING = Draft("", complete=False)
 
 
+def rows_of(texts: Sequence[Floats]) -> Floats:
+    """B times (F,) -> (B, F). `numpy.stack` says the same and costs several times as much for one."""
+    return texts[0][None, :] if len(texts) == 1 else np.stack(texts)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StageEstimators:
     """What is expected from the prompt, or with the draft: n-grams first, the others over them and the features."""
@@ -88,7 +93,7 @@ class Estimators:
     def features(self, observations: Sequence[Observation], views: Sequence[PromptView]) -> Floats:
         """(B, F): estimates and features in the order of `feature_names`; all observations are of one step, and `views`
         are their prompts read."""
-        prompts = np.stack([view.dense for view in views])
+        prompts = rows_of([view.dense for view in views])
         if self.sentences is not None:
             read = self.sentences.read([observation.prompt.last_user for observation in observations])
             prompts = np.concatenate([prompts, read], axis=1)
@@ -97,7 +102,7 @@ class Estimators:
             return np.concatenate([before, prompts], axis=1)
         assert self.draft is not None
         drafts = [read_draft(each.draft or _NOTHING, view) for each, view in zip(observations, views, strict=True)]
-        both = np.concatenate([prompts, np.stack([dense for dense, _ in drafts])], axis=1)
+        both = np.concatenate([prompts, rows_of([dense for dense, _ in drafts])], axis=1)
         if self.samples is not None:
             wish = self.samples
             pairs = zip(observations, views, strict=True)
