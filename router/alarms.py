@@ -97,7 +97,8 @@ def judged(state: Quality, quality: float) -> Quality:
         # Either side alone is twice as patient, so that both together keep the promise.
         moved = stands(rose, 2 * BETWEEN_FALSE_QUALITY) or stands(fell, 2 * BETWEEN_FALSE_QUALITY)
         if moved:
-            rose, fell, recent, weight = _NOTHING, _NOTHING, quality, 1.0
+            # What is said at once is the mean of the last ones; from here on it counts as one of those since.
+            rose, fell, recent, weight = _NOTHING, _NOTHING, recent / weight, 1.0
     return Quality(
         state.seen, state.total, state.squares, state.low, state.high, rose, fell, recent, weight, moved
     )  # fmt: skip

@@ -104,6 +104,16 @@ def test_a_quality_that_moves_is_seen_and_so_is_its_return(before: float, after:
     assert not state.moved
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.8, 0.5), (0.5, 0.75)])
+def test_at_the_alarm_the_mean_of_the_last_ones_is_told_and_not_the_last_one(before: float, after: float) -> None:
+    rng = random.Random(1)
+    state, _ = qualities(Quality(), rng, before, BASELINE + 300)
+    while not state.moved:
+        state = judged(state, float(rng.random() < after))
+    assert 0.05 < abs(state.now - state.baseline) < 0.4
+    assert (state.now > state.baseline) == (after > before)
+
+
 @pytest.mark.parametrize(
     ("asked", "got", "most"), [(0.2, 0.0, 150), (0.2, 0.3, 2500), (0.2, 0.1, 2000), (0.5, 0.4, 2500)]
 )
