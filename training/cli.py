@@ -181,6 +181,13 @@ def train_policy_command(
 @click.option("--plot", type=PATH, help="Write quality against share, with the baselines, as PNG.")
 @click.option("--calibration", type=PATH, help="Write expected gain against the gain seen, as PNG.")
 @click.option("--regret", type=PATH, help="Write its own thresholds against the best in hindsight, as PNG.")
+@click.option(
+    "--most-rows",
+    type=click.IntRange(min=1),
+    default=200_000,
+    show_default=True,
+    help="Larger tables are measured on the sample of this size that `tw train policy` would learn from.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the baselines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
@@ -191,12 +198,13 @@ def evaluate(
     plot: Path | None,
     calibration: Path | None,
     regret: Path | None,
+    most_rows: int,
     seed: int,
     as_json: bool,
 ) -> None:
     """Quality at every budget, against baselines on the same rows and features."""
     from policies.artifact import load_policy, read_manifest
-    from policies.outcomes import read_outcomes
+    from policies.outcomes import sample_outcomes
     from training.evaluation_print import print_report
     from training.evaluation_run import evaluation_run
     from training.extras import require
@@ -208,8 +216,11 @@ def evaluate(
         if plot or calibration or regret:
             require("train", "matplotlib")
         policy = load_policy(policy_dir)
-        rows = read_outcomes(*outcomes)
+        sample = sample_outcomes(*outcomes, most=most_rows)
+        rows = sample.rows
         refuse_duplicates(rows, outcomes)
+        if sample.seen > len(rows):
+            click.echo(f"Warning: {len(rows)} of {sample.seen} rows are measured, chosen by a hash", err=True)
         for warning in other_models(read_manifest(policy_dir), rows):
             click.echo(f"Warning: {warning}", err=True)
         with _progress() as (stage, tick):

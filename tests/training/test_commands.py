@@ -319,3 +319,7 @@ def test_of_a_large_table_a_sample_is_learnt_from_and_the_report_says_so(table: 
     data = json.loads(result.stdout)["data"]
     assert data["rows"] == 200
     assert any("200 of 300 rows" in warning for warning in data["warnings"])
+    result = tw("evaluate", "--policy", out, "--outcomes", table, "--most-rows", "200", "--no-baselines", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["rows"] == data["splits"]["test"]
+    assert result.stderr == "Warning: 200 of 300 rows are measured, chosen by a hash\n"
