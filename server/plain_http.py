@@ -16,12 +16,18 @@ _KEEP_ALIVE_S = 3.0
 """How long an idle connection is used again: less than servers keep them, so that none is sent into a closing one."""
 _MOST_HEAD_BYTES = 256 * 1024
 _WHOLE_BYTES = 64 * 1024
+_READ = {
+    spelt.encode(): name
+    for name in ("content-type", "content-length", "transfer-encoding", "content-encoding", "retry-after")
+    for spelt in (name, name.title())
+}
+"""The headers that anybody reads, as servers spell them."""
 
 
 class Reply(NamedTuple):
     status: int
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Those that matter to somebody; names in lower case."""
     body: bytes
 
 
@@ -249,8 +255,10 @@ class _Connection(asyncio.Protocol):
         self._begun_unasked = self._answered is None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key, said = name.decode("latin-1").lower(), value.decode("latin-1")
-        self._headers[key] = said
+        key = _READ.get(name) or _READ.get(name.lower())
+        if key is None:
+            return
+        said = self._headers[key] = value.decode("latin-1")
         if key == "content-length" or key == "transfer-encoding":
             self._ends_with_connection = False
         elif key == "content-encoding" and said.lower() != "identity":
