@@ -85,14 +85,15 @@ def _metadata(file: Path) -> dict[str, str]:
 
 
 @contextmanager
-def in_place_of(memory: Remembered, data: Data) -> Iterator[None]:
+def in_place_of(memory: Remembered | None, data: Data) -> Iterator[None]:
     """Distillation within asks `memory` for the teacher's states, and the teacher for what is not known there; the rows
-    are not read again either."""
+    are not read again either. Without `memory` the teacher is asked for everything."""
 
     def asked(model: Any, batch: Batch, layers: tuple[int, ...] = ()) -> States:
         # Teachers alone do not learn.
-        mine = not next(model.parameters()).requires_grad
-        return (memory.look_up(batch, layers) if mine else None) or states(model, batch, layers)
+        frozen = not next(model.parameters()).requires_grad
+        found = memory.look_up(batch, layers) if memory is not None and frozen else None
+        return found or states(model, batch, layers)
 
     with mock.patch.object(kd, "states", asked), mock.patch.object(run, "read_data", return_value=data):
         yield

@@ -107,12 +107,15 @@ def one_arm(
         config = config.model_copy(update={"training": _with_extra_steps(config, out, seed)})
     method = "warmup" if config.warmup else "kd"
     same = shared(config, pair, work)
-    with in_place_of(same.memory, same.data):
+    # States are kept where answer tokens are predicted only.
+    memory = None if config.features is not None and config.features.places == "all" else same.memory
+    with in_place_of(memory, same.data):
         report = distil(config, method, surroundings(f"{arm} {seed}"), lambda _name: None)
     curve = [row for row in report["stages"]["kd"]["curves"] if "val_kl" in row]
     learned = report["stages"]["kd"]
     validated = len(curve) * sum(len(row.tokens) for row in same.data.validation_rows)
-    learned["seconds"] += same.memory.seconds_per_token * (learned["tokens"] + validated)
+    if memory is not None:
+        learned["seconds"] += memory.seconds_per_token * (learned["tokens"] + validated)
     result = {
         "arm": arm,
         "seed": seed,

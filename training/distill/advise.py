@@ -178,7 +178,9 @@ def teacher_ranks(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]
 
 
 def hidden_states(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) -> dict[str, Any]:
-    """CKA between the student's layers and the teacher's, and the ratio of norms of the last ones."""
+    """CKA between the student's layers and the teacher's, and the ratio of norms of the last ones. States are centred
+    and made equally long first: a few tokens (the first of a sentence, its full stop) have states several times as long
+    as all others, and CKA of the states as they are says little more than that both models have those."""
     ours = int(pair.student.config.get_text_config().num_hidden_layers)
     theirs = int(pair.teacher.config.get_text_config().num_hidden_layers)
     student_layers = tuple(range(1, ours + 1))
@@ -198,15 +200,22 @@ def hidden_states(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]
                     kept[role].setdefault(number, []).append(value[:, :-1][place].float().cpu())
     whole = {role: {n: torch.cat(parts)[:4096] for n, parts in of.items()} for role, of in kept.items()}
     table = {
-        a: {b: float(linear_cka(whole["student"][a], whole["teacher"][b])) for b in chosen} for a in student_layers
+        a: {b: float(linear_cka(_unit(whole["student"][a]), _unit(whole["teacher"][b]))) for b in chosen}
+        for a in student_layers
     }
     last_s, last_t = whole["student"][ours], whole["teacher"][theirs]
     return {
         "cka_last": table[ours][theirs],
+        "cka_last_with_lengths": float(linear_cka(last_s, last_t)),
         "norm_ratio_last": float(last_s.norm(dim=-1).mean() / last_t.norm(dim=-1).mean()),
         "nearest_teacher_layer": {str(a): max(row, key=lambda b: row[b]) for a, row in table.items()},
         "cka": {str(a): {str(b): value for b, value in row.items()} for a, row in table.items()},
     }
+
+
+def _unit(states: torch.Tensor) -> torch.Tensor:
+    """(N, d) -> (N, d) directions from the mean state."""
+    return torch.nn.functional.normalize(states - states.mean(0), dim=-1)
 
 
 def costs(config: DistillConfig, data: Data, pair: Pair, world: int) -> dict[str, Any]:

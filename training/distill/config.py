@@ -167,10 +167,18 @@ class FeaturesConfig(Section):
     """The teacher's mean state is taken off its states, and the projection gets a constant: what all tokens share is
     not alignment."""
     target: Literal["token", "class-mean", "output-embedding"] = "token"
+    places: Literal["answers", "all"] = "answers"
+    """Where states are compared: at the places that predict answer tokens, or at those of the prompt as well."""
     log_norm: float = Field(default=1.0, ge=0)
     """Weight of the squared difference of log-norms in `cos-norm`."""
     shuffled: bool = False
     """A control: teacher states from other positions. Must lose."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FeaturesConfig":
+        if self.places == "all" and self.target != "token":
+            raise ValueError("places = all needs target = token: a prompt's next tokens are not to be predicted")
+        return self
 
 
 class WarmupConfig(Section):

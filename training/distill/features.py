@@ -50,6 +50,12 @@ class FeatureTerm(nn.Module):
         """(V, teacher's width) mean teacher state per next token, for `target = "class-mean"`."""
         self._class_means = means
 
+    def places(self, batch: Batch) -> Tensor:
+        """(B, T) where states are compared."""
+        if self._config.places == "all":
+            return batch.owners > 0
+        return torch.nn.functional.pad(batch.predicting(), (0, 1))
+
     def fit(self, moments: Sequence["Moments"]) -> None:
         """One per pair of layers: where P starts, and what is taken off the teacher's states."""
         centres: Any = self.centres
@@ -60,13 +66,14 @@ class FeatureTerm(nn.Module):
                 project.start_from(*found.fitted(self._config.centred, rigid=self._config.projection == "orthogonal"))
 
     def forward(self, student: States, teacher: States, batch: Batch, generator: torch.Generator, model: Any) -> Tensor:
-        """(N,) mean over the pairs of layers, at the places that predict answer tokens."""
-        place, targets = batch.predicting(), batch.targets()
-        total = torch.zeros(len(targets), device=targets.device)
+        """(N,) mean over the pairs of layers, at the places that predict answer tokens; (M,) at all places of all rows
+        with `places = "all"`."""
+        place, targets = self.places(batch), batch.targets()
+        total = torch.zeros((), device=targets.device)
         centres: Any = self.centres
         for (ours, theirs), project, centre in zip(self.pairs, self.projections, centres, strict=True):
-            s = project(student.layers[ours][:, :-1][place].float())
-            t = teacher.layers[theirs][:, :-1][place].float() - centre
+            s = project(student.layers[ours][place].float())
+            t = teacher.layers[theirs][place].float() - centre
             if self._config.shuffled:
                 t = t[torch.randperm(len(t), generator=generator).to(t.device)]
             direction = self._direction(targets, model, centre)

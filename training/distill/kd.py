@@ -20,7 +20,7 @@ from training.distill.examples import Row
 from training.distill.features import FeatureTerm
 from training.distill.lesson import Lesson
 from training.distill.losses.blocks import Head, by_blocks
-from training.distill.losses.divergence import divergence, log_probabilities, top_k_divergence
+from training.distill.losses.divergence import divergence, forward_divergence, log_probabilities, top_k_divergence
 from training.distill.losses.ranking import agreement_of, ranking_loss
 from training.distill.losses.vocabulary import vocabulary_divergence
 from training.distill.models import head_of, states
@@ -153,23 +153,23 @@ class DistillationLesson(Lesson):
 
         def per_token(ours: Tensor, theirs: Tensor | None, at: slice) -> dict[str, Tensor]:
             assert theirs is not None
-            value = (
-                divergence(log_probabilities(theirs, heat), log_probabilities(ours, heat), loss.kind, loss.skew)
-                * heat**2
-            )
+            if loss.kind == "forward":
+                value = forward_divergence(theirs, ours, heat) * heat**2
+            else:
+                both = log_probabilities(theirs, heat), log_probabilities(ours, heat)
+                value = divergence(*both, loss.kind, loss.skew) * heat**2
             out = {}
             if ranking is not None:
-                log_p = log_probabilities(theirs)
                 out["ranking"], overlap = ranking_loss(
-                    log_p,
-                    log_probabilities(ours),
+                    theirs,
+                    ours,
                     ranking.k,
                     ranking.temperature,
                     on=ranking.on,
                     shuffle=None if noise is None else noise[at],
                 )
                 if ranking.confidence:
-                    out["ranking"] = out["ranking"] * log_p.max(-1).values.exp()
+                    out["ranking"] = out["ranking"] * torch.softmax(theirs, -1).max(-1).values
                 if ranking.dynamic:
                     value = value * overlap
             out["divergence"] = value

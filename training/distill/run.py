@@ -150,11 +150,11 @@ def moments(pair: Pair, term: FeatureTerm, data: Data, config: DistillConfig) ->
             some = replace(data, validation_rows=data.rows[start : start + 8 * config.training.rows])
             for batch in validation_batches(config, some):
                 moved = batch.to(device)
-                place = moved.predicting()
+                place = term.places(moved)
                 ours = states(pair.student, moved, term.student_layers).layers
                 theirs = states(pair.teacher, moved, term.teacher_layers).layers
                 for (a, b), one in zip(term.pairs, found, strict=True):
-                    one.add(ours[a][:, :-1][place], theirs[b][:, :-1][place])
+                    one.add(ours[a][place], theirs[b][place])
             if found[0].count >= max(4096, 8 * width):
                 break
     pair.student.train(was)

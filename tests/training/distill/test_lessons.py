@@ -43,6 +43,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "features of all layers": {
         "features": {"kind": "cos-norm", "projection": "orthogonal", "layers": [[1, 1], [-1, -1]]}
     },
+    "features of prompts too": {"features": {"kind": "cos", "projection": "orthogonal", "places": "all"}},
     "mse": {"features": {"kind": "mse", "projection": "orthogonal"}},
     "everything": {"ranking": {}, "features": {"projection": "orthogonal"}, "loss": {"kind": "reverse"}},
 }

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from training.distill.losses.blocks import Head, by_blocks
-from training.distill.losses.divergence import SEPARABLE, divergence, log_probabilities, slopes, terms, top_k_divergence
+from training.distill.losses.divergence import (
+    SEPARABLE,
+    divergence,
+    forward_divergence,
+    log_probabilities,
+    slopes,
+    terms,
+    top_k_divergence,
+)
 from training.distill.losses.features import alignment, centred_cosine, linear_cka
 from training.distill.losses.preference import imitation, preference, sequence_sums
 from training.distill.losses.ranking import order_agreement, ranking_loss, soft_ranks, spearman, union_of_top_k
@@ -92,6 +100,23 @@ def test_extreme_logits_in_bfloat16_give_no_nan(kind: str) -> None:
     assert torch.isfinite(value).all()
     assert student.grad is not None
     assert torch.isfinite(student.grad).all()
+
+
+def test_the_short_way_to_forward_kl_gives_its_values_and_gradients() -> None:
+    teacher, student = logits(5, 7), logits(5, 7, seed=1)
+    # A word that both rule out, and one that the student alone does.
+    teacher[0, 2] = student[0, 2] = student[1, 3] = -math.inf
+    scale = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0])
+    for temperature in (1.0, 2.0):
+        one, other = student.clone().requires_grad_(), student.clone().requires_grad_()
+        short = forward_divergence(teacher, one, temperature)
+        long = divergence(log_probabilities(teacher, temperature), log_probabilities(other, temperature), "forward")
+        torch.testing.assert_close(short, long, atol=1e-4, rtol=1e-4)
+        (scale * short).sum().backward()
+        (scale * long).sum().backward()
+        rows = torch.tensor([0, 2, 3, 4])
+        torch.testing.assert_close(one.grad[rows], other.grad[rows], atol=1e-5, rtol=1e-4)
+        assert torch.isfinite(one.grad).all()
 
 
 # --- logits that never exist at once ---------------------------------------------------------------------------------
@@ -252,6 +277,19 @@ def test_one_word_or_a_flat_distribution_has_no_order_to_get_wrong() -> None:
     loss.sum().backward()
     assert loss.item() == 0.0
     assert torch.isfinite(flat.grad).all()
+
+
+def test_ranks_of_logits_are_those_of_log_probabilities_and_ruled_out_words_come_last() -> None:
+    teacher, student = 3 * logits(4, 9), 3 * logits(4, 9, seed=1)
+    found = ranking_loss(teacher, student, 3, 1.0)
+    wanted = ranking_loss(torch.log_softmax(teacher, -1), torch.log_softmax(student, -1), 3, 1.0)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    student[:, 2:] = -math.inf
+    student.requires_grad_()
+    loss, _ = ranking_loss(teacher, student, 3, 1.0)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(student.grad[:, :2]).all()
 
 
 def test_cr_and_mor_by_hand() -> None:

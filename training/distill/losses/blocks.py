@@ -28,7 +28,9 @@ class Head:
     def logits(self, states: Tensor) -> Tensor:
         weight = self.weight[: self.vocabulary]
         bias = None if self.bias is None else self.bias[: self.vocabulary].to(states.dtype)
-        logits = torch.nn.functional.linear(states, weight.to(states.dtype), bias).float() * self.scale
+        logits = torch.nn.functional.linear(states, weight.to(states.dtype), bias).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 

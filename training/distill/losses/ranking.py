@@ -8,6 +8,9 @@ sorting-based soft ranks give exactly zero gradient once neighbouring gaps excee
 import torch
 from torch import Tensor
 
+# A word ruled out (minus infinity) is very improbable instead, so that differences stay numbers.
+_FLOOR = -1e30
+
 
 def union_of_top_k(teacher: Tensor, student: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(N, V), (N, V) -> ids (N, 2k) and a mask (N, 2k): the teacher's top k, then those of the student's not among
@@ -42,21 +45,22 @@ def spearman(left: Tensor, right: Tensor, mask: Tensor) -> Tensor:
 
 
 def ranking_loss(
-    log_p: Tensor,
-    log_q: Tensor,
+    teacher: Tensor,
+    student: Tensor,
     k: int,
     temperature: float,
     *,
     on: str = "probability",
     shuffle: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Teacher's and student's log-probabilities (N, V) -> (N,) 1 - Spearman, and (N,) |overlap of top-k sets| / k.
+    """Teacher's and student's logits or log-probabilities (N, V) -> (N,) 1 - Spearman, and (N,) |overlap of top-k sets|
+    / k.
 
-    p and q are renormalised over U. `shuffle`: (N, 2k) noise that reorders the teacher's values within each token: the
-    control that must lose.
+    p and q are renormalised over U, so logits do as well as log-probabilities. `shuffle`: (N, 2k) noise that reorders
+    the teacher's values within each token: the control that must lose.
     """
-    ids, mask = union_of_top_k(log_p.detach(), log_q.detach(), k)
-    p, q = _restricted(log_p.detach(), ids, mask), _restricted(log_q, ids, mask)
+    ids, mask = union_of_top_k(teacher.detach(), student.detach(), k)
+    p, q = _restricted(teacher.detach(), ids, mask), _restricted(student, ids, mask)
     if on == "probability":
         p, q = p.exp(), q.exp()
     if shuffle is not None:
@@ -65,15 +69,14 @@ def ranking_loss(
         behind = (~mask).to(torch.int8).argsort(stable=True, dim=-1)
         p = torch.zeros_like(p).scatter(-1, behind, p.gather(-1, order))
     loss = 1.0 - spearman(soft_ranks(p, mask, temperature), soft_ranks(q, mask, temperature), mask)
-    size = min(k, log_p.shape[-1])
+    size = min(k, teacher.shape[-1])
     overlap = (2 * size - mask.sum(-1)) / size
     return loss, overlap
 
 
-def _restricted(log_p: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    return torch.log_softmax(log_p.float().gather(-1, ids).masked_fill(~mask, float("-inf")), dim=-1).masked_fill(
-        ~mask, 0
-    )
+def _restricted(values: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    some = values.gather(-1, ids).float().clamp_min(_FLOOR)
+    return torch.log_softmax(some.masked_fill(~mask, float("-inf")), dim=-1).masked_fill(~mask, 0)
 
 
 def order_agreement(teacher: Tensor, student: Tensor, k: int) -> tuple[Tensor, Tensor]:
