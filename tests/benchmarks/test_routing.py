@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import routing_folds
 from benchmarks.routing import EXPERIMENTS, measure
 from benchmarks.routing_cells import Bench, Learned, acting, config_of, learn, measured, prompts_only
 from benchmarks.routing_experiments import (
@@ -130,6 +131,9 @@ def test_every_experiment_has_a_table_in_the_report(learned: Learned) -> None:
         "rows": {"c": {"500": [{**result, "count": 500}]}},
         "ablations": {"c": variants},
         "two-step-ablations": {"c": {"no entropy": [lost]}},
+        "folds": {
+            "c": [{"rows": 9, "found": {"blend": 0.6, "ridge": 0.55, "member: gain": 0.62, "member: error": 0.5}}]
+        },
     }
     assert tuple(found) == EXPERIMENTS
     text = markdown(found)
@@ -137,6 +141,7 @@ def test_every_experiment_has_a_table_in_the_report(learned: Learned) -> None:
     assert "| c | 0.1 | 0.500 | 0.500 | 0.600 | +0.100 [+0.000, +0.200] | +0.100 |" in text
     assert "|  | lost | +0.000 | +0.000 | +0.000 | +0.000 | +0.050 | +0.010 [-0.020, +0.030] |" in text
     assert "| c | no entropy | 0.500 | 0.600 | +0.100 [+0.000, +0.200] |" in text
+    assert "| c | 0.600 | 0.550 | 0.620 (gain) |" in text
     assert {name: picture[:4] for name, picture in plots(found).items()} == dict.fromkeys(
         ("quality", "two-steps", "rows"), b"\x89PNG"
     )
@@ -154,7 +159,38 @@ def test_a_policy_compared_with_itself_wins_and_loses_nothing(learned: Learned) 
     assert interval(spread[:, 0] - spread[:, 1]) == [0.0, 0.0]
 
 
+def test_by_folds_every_row_but_the_tests_is_ranked_by_what_was_fitted_without_it(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "t.jsonl", sums(3)).rename(tmp_path / "t.parquet")
+    bench = Bench(tmp_path, tmp_path / "kept", 10, say=lambda _: None)
+    bench._tables["t:draft"] = table
+    held: list[set[str]] = []
+
+    def ranked(part: Table, seed: int) -> dict[str, np.ndarray]:
+        held.append({part.ids[i] for i in np.flatnonzero(part.split == "test")})
+        return {"oracle": part.teacher - part.student + 10.0 * len(held), "one alike": np.zeros(len(part))}
+
+    monkeypatch.setattr(routing_folds, "_ranked", ranked)
+    result = routing_folds.folds(bench, "t:draft", 0)
+    learned_from = {table.ids[i] for i in np.flatnonzero(table.split != "test")}
+    assert set().union(*held) == learned_from
+    assert sum(map(len, held)) == len(learned_from) == result["rows"]
+    assert result["found"]["oracle"] > 0.8
+    assert result["found"]["one alike"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_blend_members_and_baselines_are_compared_on_the_same_rows(table: Table) -> None:
+    scores = routing_folds._ranked(table, 0)
+    assert {"blend", "member chosen", "ridge", "forest", "member: draft: gain by trees"} <= set(scores)
+    assert all(len(each) == len(table) for each in scores.values())
+    chosen = [
+        name for name in scores if name.startswith("member: ") and (scores[name] == scores["member chosen"]).all()
+    ]
+    assert chosen
+
+
 def test_an_experiment_leaves_out_cells_that_it_is_not_made_for(tmp_path: Path) -> None:
     bench = Bench(tmp_path, tmp_path, 10)
-    for name in ("two-steps", "rows", "two-step-ablations"):
+    for name in ("two-steps", "rows", "two-step-ablations", "folds"):
         assert measure(bench, name, ("mmlu-mixtral-gpt4:prompt",), 1, 1) == {}
