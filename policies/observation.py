@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 
 from policies.action import Step
+from policies.values import quickly_made
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Prompt:
     """The request as text.
 
@@ -21,7 +23,8 @@ class Prompt:
     """`student` or `teacher`: who answered the turn before, where that is known."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Draft:
     """What the student has written so far."""
 
@@ -37,7 +40,8 @@ class Draft:
     """Short samples of the same student for the same prompt; empty where none were asked for or none came."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class BudgetState:
     """What the budget allows at this moment."""
 
@@ -47,7 +51,8 @@ class BudgetState:
     """The fraction, 0..1, that is left in the tightest window."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Observation:
     """One look at one request at one step."""
 

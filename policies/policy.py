@@ -7,6 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from policies.action import Step
 from policies.observation import Observation
+from policies.values import quickly_made
 
 Signals = Literal["prompt", "draft"]
 
@@ -27,7 +28,8 @@ class TeacherScore:
     """Nearly all calls cost less."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Scores:
     """`score` is log pi(teacher) - log pi(student) at the observation's budget share: above 0 speaks for the teacher.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from policies.observation import BudgetState
+from policies.values import quickly_made
 from router.budget import Limit
 from router.ledger import Balance
 from router.windows import ROLLING_S
@@ -23,7 +24,8 @@ Weight = Literal["tokens", "usd"]
 """What calls of different size are weighed by."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Traffic:
     """What is known about the requests to come; zero where nothing is known yet."""
 
@@ -59,7 +61,8 @@ class Weighed:
     """The chance that limits on the number of calls leave, where there are such limits beside it."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Aim:
     """`share` is what the budget allows in the long run; `chance` what the next requests should get to stay on it."""
 

@@ -20,6 +20,7 @@ Only caps refuse. Targets are counted and shown, and `router.pacing` steers by t
 from dataclasses import dataclass
 from typing import Literal
 
+from policies.values import quickly_made
 from router.budget import Budget, Limit
 
 
@@ -33,7 +34,8 @@ class Subject:
     model: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Ask:
     """One step of admission: count the request, or reserve a teacher call, or both in one.
 
@@ -59,7 +61,8 @@ class Ask:
     late may let a share grow later, but never lend one day's requests to the next."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Balance:
     """Where one limit stands for one subject at one moment, in the limit's own measure."""
 
@@ -76,7 +79,8 @@ class Balance:
     """Seconds until the calendar window ends; None for rolling and whole-life limits."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Admission:
     """The ledger's answer to one Ask."""
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from math import inf
 from statistics import NormalDist
 
+from policies.values import quickly_made
 from router.aim import FREE, Aim, Traffic, Weighed, aim, steered
 
 __all__ = ["FREE", "Aim", "Choice", "Pacer", "Traffic", "Weighed", "aim", "decide", "held", "started", "step", "worth"]
@@ -37,7 +38,8 @@ Scored = tuple[float, float]
 """(score, weight): the weight is the expected cost, or 1 where requests are counted."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Choice:
     teacher: bool
     propensity: float
@@ -47,7 +49,8 @@ class Choice:
     """What pacing adds to the score: above zero after it speaks for the teacher. Zero while the policy is free."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Pacer:
     """The scores of the last `RECENT` requests, and how far this process is behind what it should have asked for."""
 
@@ -166,12 +169,12 @@ def step(pacer: Pacer, score: float, aim: Aim, *, teacher: bool, weight: float |
     before = pacer
     if not pacer.recent and weight is None and aim.share < 1.0:
         before = replace(started(_dealt(imagined(aim.share))), behind=pacer.behind)
-    ordered = list(before.ordered)
+    ordered, recent = list(before.ordered), before.recent
     this = (score, 1.0 if weight is None else weight)
-    recent = (*before.recent, this)
-    if len(recent) > RECENT:
+    if len(recent) >= RECENT:
         del ordered[bisect_left(ordered, recent[0])]
         recent = recent[1:]
+    recent += (this,)
     insort(ordered, this)
     behind = pacer.behind * (1.0 - 1.0 / LOCAL_MEMORY)
     if aim.share < 1.0 and not aim.shared:  # elsewhere the ledger keeps the error, or there is none

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal, assert_never
 
+from policies.values import quickly_made
 from router.budget import WhenExhausted
 from router.record import Reason
 
@@ -31,7 +32,8 @@ class Phase(Enum):
 # Events: what happened.
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Routed:
     """The first decision is made."""
 
@@ -43,7 +45,8 @@ class Routed:
     """By the client or by a rule: the student's failure is then not the teacher's business."""
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Admitted:
     granted: bool
     nobody: bool = False
@@ -60,7 +63,8 @@ class Drafted:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Judged:
     """The policy has read the draft."""
 
@@ -122,7 +126,8 @@ class Reject:
 Command = Admit | Call | Judge | Deliver | Reject
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Session:
     """`reason` is what the client and the record will be told."""
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from router.record import DecisionRecord, StepRecord, quickly_made
+from policies.values import quickly_made
+from router.record import DecisionRecord, StepRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.observation import Draft
+from policies.values import quickly_made
 from server.generation_request import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0

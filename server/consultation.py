@@ -12,6 +12,7 @@ from policies.action import ACTIONS, Step
 from policies.observation import Observation
 from policies.policy import Scores
 from policies.samples import SampleWish
+from policies.values import quickly_made
 from router.breaker import succeeded
 from router.choosing import Choice, Offer, choose, remember
 from router.pacing import Aim, Pacer, decide, step, worth
@@ -30,7 +31,8 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Verdict:
     calls_teacher: bool
     reason: Reason

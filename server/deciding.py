@@ -61,7 +61,10 @@ class Decider:
         self._tokens_held = self._usd_held = 0.0
         self._last_at: float | None = None
         self._limits: tuple[Limit, ...] = ()
-        self._balances: OrderedDict[tuple[Limit, str], Balance | None] = OrderedDict()
+        self._at_first: tuple[Balance, ...] = ()
+        """For each limit: where it stands until the ledger has spoken."""
+        self._balances: OrderedDict[tuple[int, str], Balance | None] = OrderedDict()
+        """By the place of the limit, and whom it is about."""
         self._open = FREE
         self.serving = policy
         self.canary: InService | None = None
@@ -172,6 +175,7 @@ class Decider:
         self.explore = self._explore_by_settings if budget.explore is None else budget.explore
         # A share of tokens is kept elsewhere (`server.token_promise`), with room asked for there.
         self._limits = tuple(limit for limit in budget.limits if limit.measure != "token_share")
+        self._at_first = tuple(_at_first(limit) for limit in self._limits)
         self._balances.clear()
         self._open = FREE
         for each in (self.serving, self.canary, self.shadow, self.fallback):
@@ -186,8 +190,8 @@ class Decider:
     def note_balances(self, subject: Subject, balances: tuple[Balance, ...]) -> None:
         """What the ledger said last, by limit and by whom the limit is about; None for a limit not in force now."""
         said = {balance.limit: balance for balance in balances}
-        for limit in self._limits:
-            self._balances[limit, _whose(limit, subject)] = said.get(limit)
+        for place, limit in enumerate(self._limits):
+            self._balances[place, _whose(limit, subject)] = said.get(limit)
         while len(self._balances) > _BALANCES:
             self._balances.popitem(last=False)
         self.metrics.shares(balances)
@@ -205,14 +209,13 @@ class Decider:
         self._note(subject, requests=0, calls=1, tokens=tokens, usd=usd)
 
     def _note(self, subject: Subject, *, requests: int, calls: int, tokens: int = 0, usd: float = 0.0) -> None:
-        spent = {"share": calls, "calls": calls, "concurrent": calls, "tokens": tokens, "usd": usd}
-        for limit in self._limits:
-            whose = (limit, _whose(limit, subject))
-            balance = self._balances.get(whose, _at_first(limit))
+        for place, limit in enumerate(self._limits):
+            whose = (place, _whose(limit, subject))
+            balance = self._balances.get(whose, self._at_first[place])
             if balance is not None:
                 self._balances[whose] = Balance(
                     limit,
-                    balance.spent + spent.get(limit.measure, 0),
+                    balance.spent + _spent(limit.measure, calls, tokens, usd),
                     balance.allowed + requests * _per_request(limit),
                     balance.requests + requests,
                     balance.calls + calls,
@@ -221,7 +224,10 @@ class Decider:
 
     def aim(self, subject: Subject) -> Aim:
         """What the budget lets this request hope for, as far as the ledger has told."""
-        known = [self._balances.get((limit, _whose(limit, subject)), _at_first(limit)) for limit in self._limits]
+        balances, at_first = self._balances, self._at_first
+        known = [
+            balances.get((place, _whose(limit, subject)), at_first[place]) for place, limit in enumerate(self._limits)
+        ]
         aimed = aim([balance for balance in known if balance is not None], self._traffic)
         if aimed.chance > 0.0:
             self._open = aimed
@@ -254,6 +260,13 @@ class Decider:
 
 def _whose(limit: Limit, subject: Subject) -> str:
     return "" if limit.scope == "all" else str(getattr(subject, limit.scope))
+
+
+def _spent(measure: Measure, calls: int, tokens: int, usd: float) -> float:
+    """What of it counts under a limit."""
+    if measure in ("share", "calls", "concurrent"):
+        return calls
+    return tokens if measure == "tokens" else usd if measure == "usd" else 0
 
 
 def _per_request(limit: Limit) -> float:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from policies.observation import Prompt
+from policies.values import quickly_made
 from router.budget import Budget
 from router.ledger import Admission, Ask, Settlement, Subject
 from router.record import DecisionRecord
@@ -34,7 +35,8 @@ _CONVERSATIONS = 10_000
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Request:
     """What a request says beside its body."""
 

@@ -78,7 +78,8 @@ def read_request(endpoint: Endpoint, raw: bytes) -> GenerationRequest:
     if options is not None and not isinstance(options, dict):
         raise BadRequest("`stream_options` must be an object.", param="stream_options")
     for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
-        _count(body, name)
+        if body.get(name) is not None:
+            _count(name, body[name])
     prompt, size = _chat(body) if endpoint == "chat" else _completion(body)
     logprobs = body.get("logprobs")
     return GenerationRequest(
@@ -114,9 +115,8 @@ def _flag(body: dict[str, Any], name: str) -> bool:
     return value
 
 
-def _count(body: dict[str, Any], name: str) -> None:
-    value = body.get(name)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+def _count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise BadRequest(f"`{name}` must be a whole number, at least 0.", param=name)
 
 

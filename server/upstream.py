@@ -9,6 +9,7 @@ from typing import Any, Literal
 import aiohttp
 import orjson
 
+from policies.values import quickly_made
 from server import sse
 from server.errors import UpstreamBadAnswer, UpstreamFault, UpstreamStatus, UpstreamTimeout, UpstreamUnreachable
 from server.plain_http import BrokenOff, CannotConnect, NotHttp, PlainHttp, PlainHttpError, Reply, Silent
@@ -18,7 +19,8 @@ from server.settings import Upstream as UpstreamSettings
 _MAX_ERROR_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class Answer:
     """A whole answer with status 200: its bytes as they came, and what they say."""
 

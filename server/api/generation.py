@@ -100,9 +100,11 @@ def _about(gateway: Gateway, at: float, key: Key, headers: dict[str, str], reque
 
 def _same_beginning(key: Key, request: GenerationRequest) -> str:
     """Turns of one conversation share what comes up to the first user message: enough to remember who answered last."""
-    digest = hashlib.blake2b(key=key.id.encode()[:64], digest_size=12)
+    parts = []
     for message in request.body["messages"]:
-        digest.update(repr(message.get("content")).encode("utf-8", "surrogatepass"))
+        content = message.get("content")
+        parts.append(content if isinstance(content, str) else repr(content))
         if message["role"] == "user":
             break
-    return "auto-" + digest.hexdigest()
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return "auto-" + hashlib.blake2b(text, key=key.id.encode()[:64], digest_size=12).hexdigest()
