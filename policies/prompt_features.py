@@ -197,17 +197,19 @@ def read_prompt(prompt: Prompt) -> PromptView:
     tokens = tokenise(raw.lower())
     counts = Counter(tokens)
     words = max(len(tokens), 1)
-    numbers = tuple(to_number(m.decode()) for m in _NUMBER.findall(raw)) if digits else ()
+    numbers = tuple([min(float(m.replace(b",", b"")), 1e18) for m in _NUMBER.findall(raw)]) if digits else ()
     # Options stand on lines of their own, so a text without line ends has none.
     options = read_options(text) if lines >= 2 else {}
     stem_words = float(words)
-    longest_option = mean_option = numeric = 0.0
+    longest_option = mean_option = numeric = none_option = all_option = 0.0
     if options:
+        lowered = [option.lower() for option in options.values()]
+        none_option = float(any("none of" in option for option in lowered))
+        all_option = float(any("all of" in option or "both" in option for option in lowered))
         lengths = [len(option) for option in options.values()]
         longest_option, mean_option = max(lengths), sum(lengths) / len(lengths)
         numeric = sum(_PLAIN_NUMBER.fullmatch(option.strip()) is not None for option in options.values()) / len(options)
         stem_words = max(1.0, words * (1 - sum(lengths) / max(len(text), 1)))
-    lowered_options = [option.lower() for option in options.values()]
     in_lexicons = [0] * len(_LEXICONS)
     for word in counts.keys() & _LEXICONS_OF.keys():
         for place in _LEXICONS_OF[word]:
@@ -229,8 +231,8 @@ def read_prompt(prompt: Prompt) -> PromptView:
         float(len(options)),
         math.log1p(mean_option),
         numeric,
-        float(any("none of" in option for option in lowered_options)),
-        float(any("all of" in option or "both" in option for option in lowered_options)),
+        none_option,
+        all_option,
         math.log1p(longest_option),
         math.log1p(stem_words),
         float(last == "?"),
