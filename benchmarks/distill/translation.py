@@ -97,7 +97,7 @@ def one_arm(
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
-    pair = translation_pair(data, work, sizes, seed)
+    pair = translation_pair(data, work, sizes, 0 if sizes.one_start else seed)
     if after_kd:
         one_arm("kd", {}, data, work, sizes, seed)
         pair = {**pair, "student": work / "arms" / "kd" / f"seed-{seed}" / "student"}
@@ -178,18 +178,19 @@ def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Size
     train = rows_of(pair["files"]["train"], config, tokenizer, sizes.measured_rows)
     checkpoint = latest(out / "kd" / "checkpoints")
     assert checkpoint is not None
-    return {
+    # What a method is not about is not measured on its arms; plain distillation is what all are compared with.
+    plain = config.ranking is None and config.features is None and config.warmup is None
+    found: dict[str, Any] = {
         "held": distances(student, teacher, held, config, len(tokenizer)),
-        "train": distances(student, teacher, train, config, len(tokenizer)),
-        "hidden": hidden_likeness(student, teacher, checkpoint / "lesson.safetensors", train, held),
         "test": translation_quality(out / "student", pair["files"]["test"], sizes.test_rows),
-        "start": _at_step_0(config, pair, out, teacher, sizes, data) if _warms_up(config) else None,
     }
-
-
-def _warms_up(config: DistillConfig) -> bool:
-    """Whether the student's own text is of interest: with warm-up, and for what that is compared with."""
-    return config.warmup is not None or (config.ranking is None and config.features is None)
+    if config.ranking is not None or plain:
+        found["train"] = distances(student, teacher, train, config, len(tokenizer))
+    if config.features is not None or plain:
+        found["hidden"] = hidden_likeness(student, teacher, checkpoint / "lesson.safetensors", train, held)
+    if config.warmup is not None or plain:
+        found["start"] = _at_step_0(config, pair, out, teacher, sizes, data)
+    return found
 
 
 def _at_step_0(
@@ -223,7 +224,7 @@ def ends(
     found: dict[str, list[dict[str, Any]]] = {"student alone": [], "teacher": []}
     for seed in range(seeds):
         say(f"summary: student alone, seed {seed}")
-        pair = translation_pair(data, work, sizes, seed)
+        pair = translation_pair(data, work, sizes, 0 if sizes.one_start else seed)
         alone, report = trained(
             f"alone-{seed}", sizes.student, pair["files"], pair["tokenizer"], work, epochs=sizes.distil_epochs,
             rows=sizes.rows, rate=sizes.student_rate / 2, seed=seed, start=pair["student"],
