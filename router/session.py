@@ -125,6 +125,10 @@ class Reject:
 
 Command = Admit | Call | Judge | Deliver | Reject
 
+_ADMIT, _JUDGE = Admit(wants_teacher=True), Judge()
+_DELIVER: dict[Role, Deliver] = {"student": Deliver("student"), "teacher": Deliver("teacher")}
+_CALL_TEACHER, _CALL_STUDENT, _DRAFT = Call("teacher"), Call("student"), Call("student", hold=True)
+
 
 @quickly_made
 @dataclass(frozen=True)
@@ -177,16 +181,16 @@ def advance(session: Session, event: Event) -> tuple[Session, Command]:
             return _stay(session, Reason.LEDGER_UNAVAILABLE)
         case Drafted():
             assert phase is Phase.DRAFTING
-            return _to(session, Phase.DEFERRING, has_draft=True), Judge()
+            return _to(session, Phase.DEFERRING, has_draft=True), _JUDGE
         case Judged():
             assert phase is Phase.DEFERRING
             if not event.escalate:
-                return _to(session, Phase.DONE, reason=event.reason), Deliver("student")
-            return _to(session, Phase.ADMITTING_ESCALATION, wish=event.reason), Admit(wants_teacher=True)
+                return _to(session, Phase.DONE, reason=event.reason), _DELIVER["student"]
+            return _to(session, Phase.ADMITTING_ESCALATION, wish=event.reason), _ADMIT
         case Answered():
             assert phase in (Phase.STUDENT, Phase.TEACHER)
             role: Role = "teacher" if phase is Phase.TEACHER else "student"
-            return _to(session, Phase.DONE, reason=event.reason), Deliver(role)
+            return _to(session, Phase.DONE, reason=event.reason), _DELIVER[role]
         case Failed():
             return _failed(session, event)
         case _:
@@ -196,17 +200,17 @@ def advance(session: Session, event: Event) -> tuple[Session, Command]:
 def _routed(session: Session, event: Routed) -> tuple[Session, Command]:
     if event.to == "teacher":
         if not session.has_teacher:
-            return _to(session, Phase.STUDENT, reason=Reason.NO_TEACHER), Call("student")
-        return _to(session, Phase.ADMITTING, wish=event.reason, forced=event.forced), Admit(wants_teacher=True)
+            return _to(session, Phase.STUDENT, reason=Reason.NO_TEACHER), _CALL_STUDENT
+        return _to(session, Phase.ADMITTING, wish=event.reason, forced=event.forced), _ADMIT
     hold = event.hold_draft and session.has_teacher
     phase = Phase.DRAFTING if hold else Phase.STUDENT
-    return _to(session, phase, reason=event.reason, forced=event.forced), Call("student", hold)
+    return _to(session, phase, reason=event.reason, forced=event.forced), _DRAFT if hold else _CALL_STUDENT
 
 
 def _admitted(session: Session, event: Admitted) -> tuple[Session, Command]:
     assert session.phase in (Phase.ADMITTING, Phase.ADMITTING_ESCALATION, Phase.ADMITTING_RESCUE)
     if event.granted:
-        return _to(session, Phase.TEACHER, reason=session.wish), Call("teacher")
+        return _to(session, Phase.TEACHER, reason=session.wish), _CALL_TEACHER
     if session.phase is Phase.ADMITTING_RESCUE:
         # The client hears of the student's failure; that the budget could not save it is in the record.
         return _to(session, Phase.DONE, reason=Reason.BUDGET_EXHAUSTED), Reject(exhausted=False)
@@ -226,7 +230,7 @@ def _failed(session: Session, event: Failed) -> tuple[Session, Command]:
     tried_teacher = session.reason in (Reason.TEACHER_FAILED, Reason.LEDGER_UNAVAILABLE, Reason.BUDGET_EXHAUSTED)
     if event.clients_fault or session.forced or tried_teacher or not session.has_teacher:
         return _to(session, Phase.DONE), Reject(exhausted=False)
-    return _to(session, Phase.ADMITTING_RESCUE, wish=Reason.STUDENT_FAILED), Admit(wants_teacher=True)
+    return _to(session, Phase.ADMITTING_RESCUE, wish=Reason.STUDENT_FAILED), _ADMIT
 
 
 def _stay(session: Session, reason: Reason) -> tuple[Session, Command]:
@@ -234,5 +238,5 @@ def _stay(session: Session, reason: Reason) -> tuple[Session, Command]:
     if session.phase is Phase.ADMITTING_RESCUE:
         return _to(session, Phase.DONE, reason=reason), Reject(exhausted=False)
     if session.has_draft:
-        return _to(session, Phase.DONE, reason=reason), Deliver("student")
-    return _to(session, Phase.STUDENT, reason=reason), Call("student")
+        return _to(session, Phase.DONE, reason=reason), _DELIVER["student"]
+    return _to(session, Phase.STUDENT, reason=reason), _CALL_STUDENT

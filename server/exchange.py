@@ -380,7 +380,7 @@ class Exchange:
         return [
             (b"x-tw-decision-id", self._id.encode()),
             (b"x-tw-route", route.encode()),
-            (b"x-tw-reason", reason.value.encode()),
+            (b"x-tw-reason", reason.encode()),
         ]
 
     def _routed(self, role: life.Role) -> tuple[str, Reason]:
