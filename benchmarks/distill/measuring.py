@@ -15,7 +15,7 @@ from training.distill.batches import collate
 from training.distill.config import DistillConfig
 from training.distill.examples import Row, read_rows
 from training.distill.kd import DistillationLesson
-from training.distill.losses.features import centred_cosine, linear_cka
+from training.distill.losses.features import centred_cosine, directions, linear_cka
 from training.distill.models import load_model, load_tokenizer, states
 from training.distill.writing import written
 
@@ -92,46 +92,63 @@ def translation_quality(directory: Path, test: Path, limit: int) -> dict[str, An
 
 
 def hidden_likeness(
-    student: Any, teacher: Any, checkpoint: Path, train: Sequence[Row], held: Sequence[Row]
+    student: Any,
+    teacher: Any,
+    layers: tuple[int, int],
+    places: str,
+    learned: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
+    train: Sequence[Row],
+    held: Sequence[Row],
 ) -> dict[str, float]:
-    """How alike the last states are on held-out text: with the projection that was learned (where one was), with the
-    best affine one fitted on training rows, which every arm can have, and what no student of this width can exceed:
-    the teacher's own states through as many principal directions."""
-    saved = load_file(checkpoint)
-    own, constant = (saved.get(f"features.projections.0.{name}") for name in ("weight", "bias"))
+    """How alike the states of two layers are on held-out text: with the projection that was `learned` (matrix,
+    constant, the teacher's mean), where one was; with the best affine one fitted on training rows, which every arm can
+    have; and what no student of this width can exceed, the teacher's own states through as many principal
+    directions."""
 
-    def last(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+    def of(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         kept: dict[str, list[torch.Tensor]] = {"s": [], "t": []}
         with torch.no_grad():
             for start in range(0, len(rows), 64):
                 batch = collate([(row,) for row in rows[start : start + 64]], 0)
-                for key, model in (("s", student), ("t", teacher)):
-                    number = model.config.num_hidden_layers
-                    found = states(model, batch, (number,)).layers[number]
-                    kept[key].append(found[:, :-1][batch.predicting()].float())
+                place = batch.owners > 0
+                if places == "answers":
+                    place = torch.nn.functional.pad(batch.predicting(), (0, 1))
+                for key, model, number in (("s", student, layers[0]), ("t", teacher, layers[1])):
+                    kept[key].append(states(model, batch, (number,)).layers[number][place].float())
         return torch.cat(kept["s"]), torch.cat(kept["t"])
 
-    s_train, t_train = last(train)
-    s, t = last(held)
+    s_train, t_train = of(train)
+    s, t = of(held)
     s_mean, t_mean = s_train.mean(0), t_train.mean(0)
     fitted = torch.linalg.lstsq(s_train - s_mean, t_train - t_mean).solution
     principal = torch.linalg.svd(t_train - t_mean, full_matrices=False).Vh[: s.shape[1]]
     found = {
         "raw_norm_ratio": float(s.norm(dim=-1).mean() / t.norm(dim=-1).mean()),
-        "cka": float(linear_cka(s, t)),
+        "cka": float(linear_cka(directions(s), directions(t))),
+        "cka_with_lengths": float(linear_cka(s, t)),
         "fitted_centred_cosine": float(centred_cosine(s @ fitted, t)),
         "width_ceiling": float(centred_cosine((t - t_mean) @ principal.T @ principal, t)),
         "shared_direction": float(t_mean.square().sum() / t_train.square().sum(-1).mean()),
     }
-    if own is not None:
-        projected = s @ own + (0.0 if constant is None else constant)
-        aim = t - saved["features.centres"][0]
+    if learned is not None:
+        matrix, constant, mean = learned
+        projected, aim = s @ matrix + constant, t - mean
         found |= {
             "centred_cosine": float(centred_cosine(projected, t)),
             "cosine": float(torch.nn.functional.cosine_similarity(projected, aim, dim=-1).mean()),
             "norm_ratio": float(projected.norm(dim=-1).mean() / aim.norm(dim=-1).mean()),
         }
     return found
+
+
+def projection_of(checkpoint: Path, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """Matrix, constant and the teacher's mean of one pair of layers; None where none was learned."""
+    saved = load_file(checkpoint)
+    matrix = saved.get(f"features.projections.{index}.weight")
+    if matrix is None:
+        return None
+    mean = saved["features.centres"][index]
+    return matrix, saved.get(f"features.projections.{index}.bias", torch.zeros_like(mean)), mean
 
 
 def steps_to(curve: Sequence[dict[str, float]], goal: float) -> float | None:

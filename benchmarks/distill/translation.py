@@ -15,15 +15,23 @@ from typing import Any
 
 import torch
 
-from benchmarks.distill.arms import METHODS, NEEDED
+from benchmarks.distill.arms import FEATURES, METHODS, NEEDED
 from benchmarks.distill.material import bf16, trained, translation_pair
-from benchmarks.distill.measuring import distances, hidden_likeness, rows_of, steps_to, translation_quality
+from benchmarks.distill.measuring import (
+    distances,
+    hidden_likeness,
+    projection_of,
+    rows_of,
+    steps_to,
+    translation_quality,
+)
 from benchmarks.distill.remembered import Remembered, in_place_of, remembered
 from benchmarks.distill.sizes import Sizes
 from benchmarks.distill.surroundings import surroundings
 from training.distill.advise import own_text
 from training.distill.checkpoint import latest
-from training.distill.config import DistillConfig
+from training.distill.config import DistillConfig, FeaturesConfig
+from training.distill.examples import Row
 from training.distill.models import load_model, load_tokenizer
 from training.distill.pair import Data, Pair, read_data
 from training.distill.report import write_json
@@ -187,10 +195,29 @@ def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Size
     if config.ranking is not None or plain:
         found["train"] = distances(student, teacher, train, config, len(tokenizer))
     if config.features is not None or plain:
-        found["hidden"] = hidden_likeness(student, teacher, checkpoint / "lesson.safetensors", train, held)
+        found["hidden"] = _hidden(config.features, checkpoint / "lesson.safetensors", student, teacher, train, held)
     if config.warmup is not None or plain:
         found["start"] = _at_step_0(config, pair, out, teacher, sizes, data)
     return found
+
+
+def _hidden(
+    features: FeaturesConfig | None, checkpoint: Path, student: Any, teacher: Any, train: list[Row], held: list[Row]
+) -> dict[str, Any]:
+    """Of the layers that the method pairs by default here, and of the last ones, in every arm."""
+    ours, theirs = student.config.num_hidden_layers, teacher.config.num_hidden_layers
+    paired = FeaturesConfig.model_validate(FEATURES)
+    asked = features or paired
+    told = {}
+    for name, places, pairs in (
+        ("paired", paired.places, paired.layers or ((ours, theirs),)),
+        ("last", "answers", ((ours, theirs),)),
+    ):
+        own = [(a % (ours + 1), b % (theirs + 1)) for a, b in asked.layers or ((ours, theirs),)]
+        at = own.index(pairs[0]) if pairs[0] in own and asked.places == places else None
+        learned = None if at is None else projection_of(checkpoint, at)
+        told[name] = hidden_likeness(student, teacher, pairs[0], places, learned, train, held)
+    return told
 
 
 def _at_step_0(

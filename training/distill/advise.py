@@ -24,7 +24,7 @@ from training.distill.examples import Row
 from training.distill.frame import Surroundings, seeded
 from training.distill.kd import DistillationLesson, compared
 from training.distill.losses.blocks import by_blocks
-from training.distill.losses.features import linear_cka
+from training.distill.losses.features import directions, linear_cka
 from training.distill.models import head_of, parameters, states
 from training.distill.pair import Data, Pair, course, load_pair, read_data, steps_of, validation_batches
 from training.distill.writing import corrected, written
@@ -178,9 +178,7 @@ def teacher_ranks(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]
 
 
 def hidden_states(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]) -> dict[str, Any]:
-    """CKA between the student's layers and the teacher's, and the ratio of norms of the last ones. States are centred
-    and made equally long first: a few tokens (the first of a sentence, its full stop) have states several times as long
-    as all others, and CKA of the states as they are says little more than that both models have those."""
+    """CKA between the directions of the student's layers and the teacher's, and the ratio of norms of the last ones."""
     ours = int(pair.student.config.get_text_config().num_hidden_layers)
     theirs = int(pair.teacher.config.get_text_config().num_hidden_layers)
     student_layers = tuple(range(1, ours + 1))
@@ -200,7 +198,7 @@ def hidden_states(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]
                     kept[role].setdefault(number, []).append(value[:, :-1][place].float().cpu())
     whole = {role: {n: torch.cat(parts)[:4096] for n, parts in of.items()} for role, of in kept.items()}
     table = {
-        a: {b: float(linear_cka(_unit(whole["student"][a]), _unit(whole["teacher"][b]))) for b in chosen}
+        a: {b: float(linear_cka(directions(whole["student"][a]), directions(whole["teacher"][b]))) for b in chosen}
         for a in student_layers
     }
     last_s, last_t = whole["student"][ours], whole["teacher"][theirs]
@@ -211,11 +209,6 @@ def hidden_states(config: DistillConfig, data: Data, pair: Pair, rows: list[Row]
         "nearest_teacher_layer": {str(a): max(row, key=lambda b: row[b]) for a, row in table.items()},
         "cka": {str(a): {str(b): value for b, value in row.items()} for a, row in table.items()},
     }
-
-
-def _unit(states: torch.Tensor) -> torch.Tensor:
-    """(N, d) -> (N, d) directions from the mean state."""
-    return torch.nn.functional.normalize(states - states.mean(0), dim=-1)
 
 
 def costs(config: DistillConfig, data: Data, pair: Pair, world: int) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from training.distill.examples import Counted, Row, packed, read_rows, split_off
 from training.distill.models import check_head, load_model, load_tokenizer, parameters, shared_vocabulary
 from training.distill.teachers import LocalTeacher, VllmTeacher
 
-
 # On a CPU, scores of so few places are made sooner than a fused kernel has looked at its mask.
 SHORT = 256
 

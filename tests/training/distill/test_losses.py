@@ -16,7 +16,7 @@ from training.distill.losses.divergence import (
     terms,
     top_k_divergence,
 )
-from training.distill.losses.features import alignment, centred_cosine, linear_cka
+from training.distill.losses.features import alignment, centred_cosine, directions, linear_cka
 from training.distill.losses.preference import imitation, preference, sequence_sums
 from training.distill.losses.ranking import order_agreement, ranking_loss, soft_ranks, spearman, union_of_top_k
 from training.distill.losses.vocabulary import vocabulary_divergence
@@ -347,6 +347,14 @@ def test_cka_does_not_see_rotations_and_centred_cosine_does_not_see_a_shared_dir
     other = logits(40, 5, seed=5).double()
     assert torch.nn.functional.cosine_similarity(states + 50, other + 50, dim=-1).mean() > 0.9
     assert abs(centred_cosine(states + 50, other + 50).item()) < 0.3
+
+
+def test_a_few_long_states_rule_cka_unless_directions_are_compared() -> None:
+    s, t = logits(200, 6, seed=1), logits(200, 8, seed=2)
+    s[:5], t[:5] = 40.0, 40.0
+    assert linear_cka(s, t) > 0.9
+    assert linear_cka(directions(s), directions(t)) < 0.3
+    torch.testing.assert_close(directions(s).norm(dim=-1), torch.ones(200))
 
 
 # --- preference -------------------------------------------------------------------------------------------------------

@@ -50,6 +50,12 @@ def linear_cka(left: Tensor, right: Tensor) -> Tensor:
     return cross / own.clamp_min(1e-30)
 
 
+def directions(states: Tensor) -> Tensor:
+    """(N, d) -> (N, d) from the mean state, all of length one. CKA of states as they are is ruled by the few tokens
+    whose states are several times as long as all others (the first of a sentence, its full stop)."""
+    return torch.nn.functional.normalize(states - states.mean(0), dim=-1)
+
+
 def centred_cosine(left: Tensor, right: Tensor) -> Tensor:
     """(N, d), (N, d) -> () mean cosine after each side's mean state is taken off, so that a direction shared by all
     tokens does not count as likeness."""
