@@ -5,7 +5,8 @@ from typing import Any
 Arms = dict[str, dict[str, Any]]
 RANKING = {"k": 10, "weight": 0.5, "on": "log-probability", "temperature": 1.0}
 PUBLISHED = {"k": 10, "weight": 2.0, "on": "probability", "temperature": 0.05}
-FEATURES = {"kind": "nd", "weight": 1.0}
+# Two pairs of layers: the last ones alone leave little that the head does not teach already.
+FEATURES = {"kind": "cos-norm", "log_norm": 0.1, "weight": 1.0, "layers": [[1, 2], [2, 4]]}
 WARMUP: dict[str, Any] = {}
 
 # The first three of each are run with every seed, the others with the first only.
@@ -19,10 +20,13 @@ METHODS: dict[str, Arms] = {
     },
     "features": {
         "kd": {},
-        "kd+nd": {"features": FEATURES},
-        "kd+shuffled nd": {"features": {**FEATURES, "shuffled": True}},
-        "kd+nd, frozen rotation": {"features": {**FEATURES, "projection": "orthogonal"}},
-        "kd+nd, nothing fitted": {"features": {**FEATURES, "start": "orthogonal", "centred": False}},
+        "kd+features": {"features": FEATURES},
+        "kd+shuffled features": {"features": {**FEATURES, "shuffled": True}},
+        "kd+features, frozen rotation": {"features": {**FEATURES, "projection": "orthogonal"}},
+        "kd+features, nothing fitted": {"features": {**FEATURES, "start": "orthogonal", "centred": False}},
+        "kd+features of prompts too": {"features": {**FEATURES, "places": "all"}},
+        "kd+nd": {"features": {**FEATURES, "kind": "nd"}},
+        "kd+nd, last layers": {"features": {"kind": "nd"}},
         "kd+cos": {"features": {**FEATURES, "kind": "cos"}},
         "kd+mse": {"features": {**FEATURES, "kind": "mse"}},
     },
@@ -36,9 +40,9 @@ METHODS: dict[str, Arms] = {
     "summary": {
         "kd": {},
         "kd+rank": {"ranking": RANKING},
-        "kd+nd": {"features": FEATURES},
+        "kd+features": {"features": FEATURES},
         "warm-up, kd": {"warmup": WARMUP},
-        "kd+rank+nd": {"ranking": RANKING, "features": FEATURES},
+        "kd+rank+features": {"ranking": RANKING, "features": FEATURES},
     },
 }
 NEEDED = {"kd, extra steps": "warm-up, kd"}
@@ -50,9 +54,11 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
         "MOR@10 train": ("train.mor10", 3), "NLL": ("held.nll", 3), "KL": ("held.kl", 4),
     },
     "features": {
-        "centred cosine": ("hidden.centred_cosine", 3), "norm ratio": ("hidden.norm_ratio", 3),
-        "norm ratio without P": ("hidden.raw_norm_ratio", 3), "CKA": ("hidden.cka", 3),
-        "cosine, best P": ("hidden.fitted_centred_cosine", 3), "width's ceiling": ("hidden.width_ceiling", 3),
+        "centred cosine": ("hidden.paired.centred_cosine", 3), "norm ratio": ("hidden.paired.norm_ratio", 3),
+        "cosine, best P": ("hidden.paired.fitted_centred_cosine", 3), "CKA": ("hidden.paired.cka", 3),
+        "width's ceiling": ("hidden.paired.width_ceiling", 3),
+        "last layers: cosine, best P": ("hidden.last.fitted_centred_cosine", 3),
+        "ceiling there": ("hidden.last.width_ceiling", 3),
         "KL halfway": ("kl_halfway", 4), "KL": ("held.kl", 4), "NLL": ("held.nll", 3),
     },
     "warmup": {

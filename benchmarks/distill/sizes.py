@@ -55,8 +55,8 @@ FULL = Sizes(
 # A teacher of smoothed labels is never sure, and what it refuses or is asked for says less: so none are smoothed here.
 MEDIUM = replace(
     FULL, context=64, teacher=Shape(192, 512, 4, 6), teacher_epochs=5, teacher_rate=2e-3, teacher_rows=64,
-    student_epochs=1, distil_epochs=0.25, rows=32, muon=True, smoothing=0.0, validation_rows=256, evaluate_every=50,
-    warm_prompts=640, measured_rows=500, test_rows=500,
+    student_epochs=1, distil_epochs=0.25, rows=32, muon=True, smoothing=0.0, validation_rows=256, evaluate_every=56,
+    warm_prompts=640, measured_rows=300, test_rows=500,
     one_start=True,
 )  # fmt: skip
 

@@ -136,13 +136,13 @@ def _run(
     if report is None:
         return
     if usd_per_hour is not None:
-        from training.distill.advise import priced
+        from training.distill.advice import priced
 
         report = priced(report, usd_per_hour)
     if as_json:
         click.echo(json.dumps(report, indent=2, default=str))
     elif method == "advise":
-        from training.distill.advise import in_words
+        from training.distill.advice import in_words
 
         click.echo(in_words(report))
     else:
