@@ -77,7 +77,8 @@ class DraftReader:
             values = logprobs["token_logprobs"]
         else:
             return
-        self._logprobs.extend(float(value) for value in values if isinstance(value, int | float))
+        # Nearly all are floats, and the check for both costs as much as everything else here.
+        self._logprobs += [float(each) for each in values if type(each) is float or isinstance(each, int | float)]
 
     def draft(self, *, complete: bool) -> Draft:
         return Draft(

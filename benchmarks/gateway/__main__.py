@@ -24,7 +24,7 @@ from benchmarks.estimates import Estimate, bootstrap, machine, median_difference
 from benchmarks.gateway.evidence import Evidence, gather
 from benchmarks.gateway.load import Load, wrk
 from benchmarks.gateway.nginx import fixed_upstream
-from benchmarks.processes import StartFailed, cpu_seconds, free_port, serving, tw
+from benchmarks.processes import StartFailed, children, cpu_seconds, free_port, serving, tw
 
 LEAST_RATIO = 0.4
 MOST_ADDED_MS = 1.5
@@ -53,6 +53,8 @@ class Seen:
     lone: Load
     cpu_ms: float
     """CPU time of the server per request under load: what a busy machine distorts least."""
+    beside_ms: float
+    """The same of the processes that it has started (scoring, ledger): work that was moved is still work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,23 @@ def run_rounds(plan: Plan, servers: dict[str, Server], console: Console) -> dict
         order = list(servers) if number % 2 == 0 else list(reversed(servers))
         for name in order:
             server = servers[name]
-            before_s = cpu_seconds(server.pid) if server.pid else 0.0
+            before_s, beside_before_s = used(server)
             busy = wrk(server.url, connections=16, seconds=plan.busy_s)
-            used_s = cpu_seconds(server.pid) - before_s if server.pid else 0.0
+            after_s, beside_after_s = used(server)
             lone = wrk(server.url, connections=1, seconds=plan.lone_s)
-            seen[name].append(Seen(busy, lone, 1e3 * used_s / max(busy.requests, 1)))
+            each_ms = 1e3 / max(busy.requests, 1)
+            own, beside = (after_s - before_s) * each_ms, (beside_after_s - beside_before_s) * each_ms
+            seen[name].append(Seen(busy, lone, own, beside))
             speeds = f"{busy.per_second:8.0f}/s at 16, p50 {lone.p50_ms:.2f} ms alone"
             console.print(f"round {number + 1}/{plan.rounds} {name:8} {speeds}")
     return seen
+
+
+def used(server: Server) -> tuple[float, float]:
+    """CPU seconds of a server so far, and of the processes that it has started."""
+    if server.pid is None:
+        return 0.0, 0.0
+    return cpu_seconds(server.pid), sum(cpu_seconds(child) for child in children(server.pid))
 
 
 def compare(seen: dict[str, list[Seen]]) -> dict[str, Estimate]:
@@ -122,6 +133,7 @@ def table(seen: dict[str, list[Seen]]) -> Table:
         "p50 ms alone",
         "p99 ms alone",
         "CPU ms each",
+        "beside it",
     ):
         shown.add_column(heading, justify="left" if heading == "server" else "right")
     for name, rounds in seen.items():
@@ -136,6 +148,7 @@ def table(seen: dict[str, list[Seen]]) -> Table:
                     [r.lone.p50_ms for r in rounds],
                     [r.lone.p99_ms for r in rounds],
                     [r.cpu_ms for r in rounds],
+                    [r.beside_ms for r in rounds],
                 )
             ),
         )
