@@ -51,7 +51,8 @@ def perfect(digits: Floats, wrong: float = 1e-3, floor: float = 2e-4) -> Tables:
 
 def _drawn(table: Floats, rows: Ints, chance: np.random.Generator) -> Ints:
     above = chance.random(len(rows))[:, None] > table[rows].cumsum(1)
-    return np.minimum(above.sum(1), table.shape[1] - 1)
+    found: Ints = np.minimum(above.sum(1), table.shape[1] - 1)
+    return found
 
 
 def _numbers(lines: Ints) -> Ints:
@@ -137,7 +138,7 @@ def run(many: int, rounds: int, m: int, seeds: int, *, draws: int = 400, lines: 
     few = many // m**rounds
     weights: Sequence[tuple[str, Floats]] = (
         ("even digits", np.ones(10)),
-        ("small digits likelier", 1.0 / (1.0 + np.arange(10))),
+        ("small digits likelier", 1.0 / np.arange(1.0, 11.0, dtype=np.float64)),
     )
     for name, digits in weights:
         base = perfect(digits / digits.sum())

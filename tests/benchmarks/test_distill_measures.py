@@ -1,20 +1,28 @@
 """What the distillation benchmarks measure with: worked out by hand."""
 
+import math
+
 import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.distill.diffusion import closed, self_bleu, valid_sums, valid_words
+from benchmarks.distill.diffusion import closed, line_entropy, self_bleu, valid_sums, valid_words
 from benchmarks.distill.measuring import steps_to
 from benchmarks.distill.tables import cell, interval, paired
 
 
 def test_a_sum_counts_where_its_whole_line_is_right():
-    # The first and the last line of a text may be cut off and do not count.
-    assert valid_sums(["+01=002\n12+34=046\n12+34=047\n99+01=100\n50+"]) == pytest.approx(2 / 3)
-    assert valid_sums(["1\n12+34=46\n12 34=046\n\n5"]) == 0.0
-    assert valid_sums(["1\n1+3=04\n1+3=4\n"]) == pytest.approx(1 / 2)
+    # A text is whole lines: every one counts.
+    assert valid_sums(["12+34=046\n12+34=047\n99+01=100\n", "50+1\n"]) == pytest.approx(1 / 2)
+    assert valid_sums(["12+34=46\n12 34=046\n\n5"]) == 0.0
+    assert valid_sums(["1+3=04\n1+3=4\n"]) == pytest.approx(1 / 2)
     assert valid_sums([""]) == 0.0
+
+
+def test_the_entropy_of_lines_counts_right_sums_only():
+    assert line_entropy(["1+3=04\n1+2=03\n1+2=04\n"]) == pytest.approx(math.log(2))
+    assert line_entropy(["1+3=04\n1+3=04\n"]) == pytest.approx(0.0)
+    assert line_entropy(["1+3=05\n"]) == 0.0
 
 
 def test_a_word_counts_where_it_is_whole_and_known():
