@@ -22,7 +22,7 @@ from benchmarks.wheels.sizes import SIZES, WheelsSizes
 from training.distill.report import versions, write_json
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED
 
-SIDE = ("cross-entropy", "sequence-level distillation", *BASELINES, *(arm for arm in WHEELS if arm != "wheels"))
+SIDE = (*BASELINES, "sequence-level distillation", "cross-entropy", *(arm for arm in WHEELS if arm != "wheels"))
 
 
 def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
@@ -101,27 +101,34 @@ def main() -> None:
     def say(what: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
-    found = []
+    found: list[dict[str, Any]] = []
+    others: dict[str, Any] = {}
+
+    def tell() -> str:
+        """What there is so far: a run that is stopped leaves its tables."""
+        text = summary(found, others, SHARES)
+        (work / "wheels.md").write_text(text + "\n")
+        write_json(
+            work / "wheels.json",
+            {
+                "size": size.name, "seeds": len(found), "versions": versions(), "seconds": time.monotonic() - began,
+                "headline": found, "side": others,
+            },
+        )  # fmt: skip
+        figures.quality_png(found, work / "quality.png")
+        figures.shares_png(found, work / "shares.png")
+        figures.clock_png(found[0], work / "clock.png")
+        return text
+
     for seed in range(seeds):
         say(f"headline, seed {seed}")
         found.append(headline(arguments.data, pairs, work, size, seed))
-    others: dict[str, Any] = {}
-    for arm in () if arguments.no_side else (*SIDE, *ABLATIONS):
+        tell()
+    for arm in () if arguments.no_side else (*ABLATIONS, *SIDE):
         say(arm)
         others[arm] = side(arm, arguments.data, pairs, work, size, 0)
-    figures.quality_png(found, work / "quality.png")
-    figures.shares_png(found, work / "shares.png")
-    figures.clock_png(found[0], work / "clock.png")
-    text = summary(found, others, SHARES)
-    print(text)
-    (work / "wheels.md").write_text(text + "\n")
-    write_json(
-        work / "wheels.json",
-        {
-            "size": size.name, "seeds": seeds, "versions": versions(), "seconds": time.monotonic() - began,
-            "headline": found, "side": others,
-        },
-    )  # fmt: skip
+        tell()
+    print(tell())
 
 
 if __name__ == "__main__":

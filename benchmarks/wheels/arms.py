@@ -32,7 +32,8 @@ WHEELS: dict[str, dict[str, Any]] = {
     "path consistency without help": {"help": False, "decoding": "sampling", "distillation": 0.0, "consistency": 1.0},
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "no value function": {"value": False},
+    "next word's regret": {"reward": "regret", "value": False},
+    "regret with values": {"reward": "regret"},
     "off-policy only": {"off_policy": 1.0},
     "on-policy only": {"off_policy": 0.0},
     "one multiplier": {"multipliers": "one"},
@@ -61,7 +62,9 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
         "training": {
             "steps": size.start if arm == START else size.steps, "rows": size.pair.rows,
             "learning_rate": size.pair.student_rate / (1 if arm == START else 2), "warmup": 0.05,
-            "bf16": bf16(), "tokens_at_once": 4096, "evaluate_every": 500, "checkpoint_every": 250,
+            # No two batches have one shape, and bfloat16 compiles each anew: it costs as much as it saves. The start
+            # keeps what it was first made with.
+            "bf16": bf16() and arm == START, "tokens_at_once": 4096, "evaluate_every": 500, "checkpoint_every": 250,
             "optimizer": "muon" if size.pair.muon else "adamw", "group_by_length": size.pair.muon,
         },
         # Every arm keeps its logits log-probabilities, so that none has that alone.
@@ -72,7 +75,7 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
     if arm in WHEELS or arm in ABLATIONS:
         raw["data"]["context"] = context
         raw["wheels"] = {
-            "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48,
+            "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48, "consistency": 0.1,
             "rounds": size.rounds, "trajectories": size.trajectories,
             **WHEELS.get(arm, {}), **ABLATIONS.get(arm, {}),
         }  # fmt: skip

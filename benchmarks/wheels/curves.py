@@ -22,7 +22,7 @@ from training.distill.wheels.mixing import (
 )
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction
 
-MARGINS = (0.0, 1.0, 2.0, 3.0)
+MARGINS = (0.0, 1.0, 2.0)
 RIVALS = ("largest probability", "entropy", "random", "disagreement")
 
 
@@ -54,12 +54,12 @@ def curves(
         ("entropy", by_entropy, 1.0),
     ):
         if signal in wanted:
-            more = [*dense, 0.6]
+            more = [*(dense if signal == "largest probability" else shares), 0.6]
             at = quantiles(bench, more, signal)
             arms[signal] = [point(f"{signal} {s:g}", ask=asker(sign * t)) for s, t in zip(more, at, strict=True)]
     if "random" in wanted:
         arms["random"] = [
-            point(f"random {s:g}", ask=at_random(s, torch.Generator().manual_seed(0))) for s in (*shares, 0.6)
+            point(f"random {s:g}", ask=at_random(s, torch.Generator().manual_seed(0))) for s in (0.1, 0.3, 0.5)
         ]
     if "disagreement" in wanted:
         arms["disagreement"] = [point(f"disagreement {m:g}", ask=by_disagreement(m)) for m in MARGINS]

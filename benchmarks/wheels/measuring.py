@@ -18,7 +18,7 @@ from training.distill.wheels.mixing import Asker, Looks, Mixed, always, mixed, n
 from training.distill.wheels.prompts import Example, read_examples, restricted
 from training.distill.wheels.restrictions import Restriction
 
-LIMIT, AT_ONCE, FAR = 48, 128, 0.25
+LIMIT, AT_ONCE, FAR = 48, 256, 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,8 +249,14 @@ class WheelsConfig(Section):
     """Sentences that training never shows; the report says what share they get."""
     unrestricted: Share = 0.1
     """Part of the texts without a sentence, where asking is banned."""
-    reward: Literal["regret", "log-probability"] = "regret"
-    """What a token earns: the teacher's log-probability, or what it lies below the teacher's likeliest word."""
+    reward: Literal["likeness", "regret", "log-probability"] = "likeness"
+    """What asking is judged by: how much more like the teacher's the whole text becomes (forks, greedy decoding and
+    segments of one token); or what a token earns: the teacher's log-probability, or what it lies below the teacher's
+    likeliest word."""
+    forks: Positive = 2
+    """States of a text of the student's at which both actions are written to the end (likeness)."""
+    likeness: float = Field(default=50.0, gt=0)
+    """Nats that a text wholly like the teacher's is worth more than one wholly unlike it."""
     worst: float = Field(default=6.0, gt=0)
     """No token earns less than minus this."""
     decoding: Literal["greedy", "sampling"] = "greedy"
@@ -292,6 +298,15 @@ class WheelsConfig(Section):
     max_new_tokens: Positive = 128
     lora: LoraConfig | None = None
 
+    @property
+    def forked(self) -> bool:
+        """Whether asking is judged by whole texts; where it cannot be, the default falls back to regret."""
+        return self.reward == "likeness" and self.help and self.decoding == "greedy" and self.segment == 1
+
+    @property
+    def of_tokens(self) -> Literal["regret", "log-probability"]:
+        return "regret" if self.reward == "likeness" else self.reward
+
     @field_validator("phrasings", "held_out")
     @classmethod
     def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -305,6 +320,8 @@ class WheelsConfig(Section):
             raise ValueError("levels are shares above 0 and at most 1")
         if sorted(set(self.levels)) != list(self.levels):
             raise ValueError("levels rise, each one once")
+        if self.reward == "likeness" and "reward" in self.model_fields_set and not self.forked:
+            raise ValueError("reward likeness goes with help, decoding greedy and segment 1")
         if set(self.phrasings) & set(self.held_out):
             raise ValueError("a phrasing is either trained or held out")
         return self

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from training.distill.losses.divergence import known_divergence, top_k_divergence
 from training.distill.losses.path_consistency import (
     ask_or_go,
     half_squares,
@@ -110,6 +111,18 @@ def test_a_word_s_log_probability_is_known_among_the_likeliest_and_bounded_beyon
     found = known_log_p(torch.tensor([3, 7, 7]), top_ids, top_log_p)
     # 7 has at most what is left, 0.1, and at most the least that is known, 0.1.
     torch.testing.assert_close(found.exp(), torch.tensor([0.3, 0.1, 0.1]))
+
+
+@pytest.mark.parametrize("sharp", [0.5, 3.0])
+def test_the_shorter_way_to_the_divergence_gives_the_same_and_its_gradient(sharp: float) -> None:
+    torch.manual_seed(2)
+    teacher = torch.log_softmax(sharp * torch.randn(6, 40), -1).topk(8, -1)
+    logits = (sharp * torch.randn(6, 40)).requires_grad_()
+    one = top_k_divergence(logits, teacher.indices, teacher.values, "forward")
+    (slope,) = torch.autograd.grad(one.sum(), logits)
+    other = known_divergence(logits, torch.logsumexp(logits, -1), teacher.indices, teacher.values)
+    (shorter,) = torch.autograd.grad(other.sum(), logits)
+    torch.testing.assert_close((other, shorter), (one, slope), atol=1e-4, rtol=1e-3)
 
 
 def test_a_row_that_gives_what_is_wanted_is_found() -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from training.distill.config import DistillConfig
 from training.distill.examples import Row
 from training.distill.frame import seeded
 from training.distill.losses.path_consistency import known_log_p, rewards
+from training.distill.wheels.forks import chosen, worth
 from training.distill.wheels.mixing import Asker, Mixed, by_help, explored, looked_at, mixed, never
 from training.distill.wheels.prompts import Example, restricted
 from training.distill.wheels.restrictions import Restriction, sampled
@@ -36,7 +37,7 @@ from training.distill.wheels.trajectories import (
 )
 from training.distill.writing import written
 
-AT_ONCE = 128
+AT_ONCE = 256
 PROBED = 256
 
 
@@ -154,6 +155,8 @@ class Rounds:
         own = round(mine * count) if self._of_data < 1 else 0
         some = self._chosen(number, count) if self._of_data < 1 else []
         seen: list[tuple[Trajectory, Mixed]] = self.write(some[:own], draw, number)
+        if wheels.forked:
+            seen = self._forked(seen, draw)
         found = [one for one, _ in seen] + self.teachers(some[own:], draw)
         save_trajectories(file, found)
         if not own and self._models.help_id is not None:
@@ -204,6 +207,30 @@ class Rounds:
         for begin in range(0, len(ordered), AT_ONCE):
             found += self._written(ordered[begin : begin + AT_ONCE], draw, number)
         return found
+
+    def _forked(self, seen: Sequence[tuple[Trajectory, Mixed]], draw: random.Random) -> list[tuple[Trajectory, Mixed]]:
+        """The same with what asking is worth at some states of those under a restriction."""
+        models, data, wheels = self._models, self._config.data, self._wheels
+        mine = [place for place, (one, _) in enumerate(seen) if one.level is not None]
+        by_number = {one.number: one for one in self._prompts}
+        texts, prompts = [seen[i][1] for i in mine], [seen[i][0].prompt for i in mine]
+        theirs: list[list[int]] = []
+        for begin in range(0, len(mine), AT_ONCE):
+            some = [by_number[seen[i][0].number].prompt for i in mine[begin : begin + AT_ONCE]]
+            theirs += written(
+                models.teacher, some, limits=[min(wheels.max_new_tokens, data.context - len(one)) for one in some],
+                eos=models.eos, pad_id=models.pad_id, vocabulary=models.vocabulary, temperature=0.0,
+                generator=torch.Generator(),
+            )  # fmt: skip
+        found = worth(
+            texts, prompts, theirs, chosen(texts, wheels.forks, draw), models.student, models.tokenizer,
+            limits=[min(wheels.max_new_tokens, data.context - len(one)) for one in prompts], eos=models.eos,
+            pad_id=models.pad_id, vocabulary=models.vocabulary,
+        )  # fmt: skip
+        out = list(seen)
+        for place, (gain, weight) in zip(mine, found, strict=True):
+            out[place] = (replace(seen[place][0], worth=gain, weight=weight), seen[place][1])
+        return out
 
     def _written(self, some: Sequence[Example], draw: random.Random, number: int) -> list[tuple[Trajectory, Mixed]]:
         wheels, models, data = self._wheels, self._models, self._config.data
@@ -305,7 +332,7 @@ class Rounds:
             return self.state
         if number == 0:
             score = torch.cat([text.score for _, text in served])
-            state = prices_of(wheels.levels, score, torch.cat([self._regret(text) for _, text in served]))
+            state = prices_of(wheels.levels, score, torch.cat([self._lost(one, text) for one, text in served]))
         else:
             levels = np.asarray(wheels.levels)
             error = np.zeros(len(levels))
@@ -322,8 +349,10 @@ class Rounds:
             state = Multiplier(state.budgets, price, integral, state.cost)
         return state
 
-    def _regret(self, text: Mixed) -> Tensor:
-        """(T,) what the student's own word costs at each state."""
+    def _lost(self, one: Trajectory, text: Mixed) -> Tensor:
+        """(T,) what going on costs at each state; states that others stand for count with those."""
+        if one.worth is not None and one.weight is not None:
+            return self._wheels.likeness * one.worth * one.weight
         own = known_log_p(torch.tensor(text.own), text.top_ids, text.top_log_p)
         return -rewards(own, text.top_log_p[:, 0], "regret", self._wheels.worst)
 

@@ -10,7 +10,7 @@ from training.distill.batches import Batch
 from training.distill.config import DistillConfig, WheelsConfig
 from training.distill.lesson import Lesson
 from training.distill.losses.blocks import by_blocks
-from training.distill.losses.divergence import top_k_divergence
+from training.distill.losses.divergence import known_divergence
 from training.distill.losses.path_consistency import (
     ask_or_go,
     half_squares,
@@ -53,7 +53,8 @@ class WheelsLesson(Lesson):
         width = int(student.config.get_text_config().hidden_size)
         self.value, self.cost = Critic(width), Critic(width)
         # The value after a word that may not have been written: the state before it, and the word.
-        self.after = Critic(2 * width)
+        used = help_id is not None and config.wheels.decoding == "greedy" and config.wheels.value
+        self.after = Critic(2 * width) if used and not config.wheels.forked else None
 
     def weight(self, batch: Batch) -> float:
         assert isinstance(batch, WheelsBatch)
@@ -101,17 +102,22 @@ class WheelsLesson(Lesson):
         vocabulary, help_id = self._vocabulary, self._help
         head = head_of(self.student, vocabulary if help_id is None else max(vocabulary, help_id + 1))
 
+        greedy = self._wheels.decoding == "greedy" and help_id is not None
+
         def per_token(logits: Tensor, _none: Tensor | None, at: slice) -> dict[str, Tensor]:
             of_words = logits[:, :vocabulary]
-            largest, own = of_words.max(-1)
+            # Who is likeliest carries no gradient: one pass less over the vocabulary.
+            largest, own = of_words.detach().max(-1)
+            normaliser = torch.logsumexp(of_words, -1)
             some = {
-                "divergence": top_k_divergence(of_words, top_ids[at], top_log_p[at], "forward"),
+                "divergence": known_divergence(of_words, normaliser, top_ids[at], top_log_p[at]),
                 "own": own,
                 "own_log_p": known_log_p(own, top_ids[at], top_log_p[at]),
                 "largest": largest,
-                "word": of_words.gather(-1, words[at][:, None]).squeeze(-1),
-                "normaliser": torch.logsumexp(of_words, -1),
+                "normaliser": normaliser,
             }
+            if not greedy:
+                some["word"] = of_words.gather(-1, words[at][:, None]).squeeze(-1)
             return some if help_id is None else some | {"help": logits[:, help_id]}
 
         flat = by_blocks(last[:, :-1][alive], head, None, None, per_token, self._tokens)
@@ -130,6 +136,7 @@ class WheelsLesson(Lesson):
     def _after(self, last: Tensor, words: Tensor) -> Tensor:
         """(B, T) value of the state after `words` (B, T), 0 where they end the text."""
         embedded = self.student.get_input_embeddings()(words.clamp_min(0))
+        assert self.after is not None
         found: Tensor = self.after(torch.cat([last[:, :-1].float(), embedded.float()], -1))
         return found if self._eos is None else found.masked_fill(words == self._eos, 0.0)
 
@@ -144,12 +151,14 @@ class WheelsLesson(Lesson):
         """Both actions at every state: the student's likeliest word, and asking; then windows along the text."""
         wheels, heat, alive = self._wheels, self._wheels.temperature, batch.alive
         # Distillation makes the words; path consistency moves `<help>` against them, not them against it.
-        log_ask, log_go = ask_or_go(seen["help"], seen["largest"].detach())
+        log_ask, log_go = ask_or_go(seen["help"], seen["largest"])
         best = batch.top_log_p[..., 0]
         price = batch.price[:, None].expand_as(log_go)
         values = self._values(self.value, last, batch)
-        of_own = rewards(seen["own_log_p"], best, wheels.reward, wheels.worst)
-        of_best = rewards(best, best, wheels.reward, wheels.worst)
+        if wheels.forked:
+            return self._forked(seen, batch, values[:, :-1], log_ask, log_go)
+        of_own = rewards(seen["own_log_p"], best, wheels.of_tokens, wheels.worst)
+        of_best = rewards(best, best, wheels.of_tokens, wheels.worst)
         allowed = alive & batch.asks[:, None]
         after_own = after_best = torch.zeros_like(of_own)
         parts = {}
@@ -175,6 +184,24 @@ class WheelsLesson(Lesson):
             # Its scale: a window's error is the sum of its steps'.
             parts[f"window_{length}"] = half_squares(errors, counts, price) / length
         return parts
+
+    def _forked(
+        self, seen: dict[str, Tensor], batch: WheelsBatch, values: Tensor, log_ask: Tensor, log_go: Tensor
+    ) -> dict[str, Tensor]:
+        """Both actions to the end of the text, where both ends are known. What going on earns is the zero that worth is
+        counted from, so V is what the better of the two earns above it."""
+        wheels, heat = self._wheels, self._wheels.temperature
+        price = batch.price[:, None].expand_as(values)
+        agree = seen["own"] == batch.best
+        # A word that is the teacher's by now is no longer worth asking for.
+        worth = wheels.likeness * torch.where(agree, 0.0, batch.worth)
+        mine = batch.alive & (batch.on_policy & batch.asks)[:, None]
+        counts = mine * torch.where(agree, 1.0, batch.weight)
+        end = torch.zeros_like(values)
+        return {
+            "go": half_squares(step_errors(values, end, -heat * log_go), counts, price),
+            "ask": half_squares(step_errors(values, end, worth - price - heat * log_ask), counts, price),
+        }
 
     def _acted(self, seen: dict[str, Tensor], batch: WheelsBatch, asks: Tensor) -> Tensor:
         """(B, T) which action the text shows. Where both lead to its word, the one that the student would take now."""

@@ -88,7 +88,7 @@ def settle_row(models: Models, config: DistillConfig, examples: Sequence[Example
     reads, wants, weights = [], [], []
     for level in wheels.levels:
         for number, phrasing in enumerate(wheels.phrasings):
-            some = examples[number % 2 :: 2]
+            some = examples[number % 3 :: 3]
             prompts, texts = as_served(models, some, config, Restriction(level, phrasing))
             offset = offset_of(texts, level, wheels.segment)
             read, _ = read_states(models, prompts, [one.tokens for one in texts])
@@ -107,8 +107,8 @@ def as_served(
     wheels = config.wheels
     every: list[list[int]] = []
     found: list[Mixed] = []
-    for start in range(0, len(examples), 128):
-        some = examples[start : start + 128]
+    for start in range(0, len(examples), 256):
+        some = examples[start : start + 256]
         prompts = [restricted(one, restriction, config.data, models.tokenizer) for one in some]
         every += prompts
         found += mixed(

@@ -25,7 +25,7 @@ from training.distill.wheels.prompts import Example, read_examples, read_prompts
 from training.distill.wheels.restrictions import Restriction
 from training.distill.wheels.row import as_served, begin_row, offset_of, settle_row
 
-CALIBRATED = 256
+CALIBRATED = 240
 BEGUN = 512
 
 

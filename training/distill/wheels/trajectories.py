@@ -23,7 +23,8 @@ class Trajectory:
     """One text of T tokens. `prompt`: what the student read, restriction included; `level`: which restriction, None
     without one; `log_p` (T,): the teacher's log-probability of the token; `top_ids`, `top_log_p` (T, K): the teacher's
     likeliest words; `acted` (T,): GO, ASK (a help segment begins), INSIDE (of one), NEITHER (not by the student);
-    `ended`: the last token is the end; `served`: the student wrote it as it would when served."""
+    `ended`: the last token is the end; `served`: the student wrote it as it would when served; `worth`, `weight` (T,):
+    what asking is worth to the whole text, and how many states that stands for (0: not known); None without forks."""
 
     number: int
     level: int | None
@@ -36,6 +37,8 @@ class Trajectory:
     ended: bool
     served: bool
     source: str
+    worth: Tensor | None = None
+    weight: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -54,9 +57,11 @@ def save_trajectories(path: Path, found: Sequence[Trajectory]) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
+    none = torch.zeros(0)
     whole = {name: torch.cat([getattr(one, name) for one in found]) if found else torch.zeros(0) for name in _TENSORS}
     plain = [[getattr(one, name) for name in _PLAIN] for one in found]
-    torch.save({"tensors": whole, "plain": plain}, beside)
+    forked = [[none, none] if one.worth is None else [one.worth, one.weight] for one in found]
+    torch.save({"tensors": whole, "plain": plain, "forked": forked}, beside)
     os.replace(beside, path)
 
 
@@ -70,6 +75,8 @@ def load_trajectories(path: Path) -> list[Trajectory]:
         for name in ("prompt", "tokens", "acted"):
             values[name] = tuple(values[name])
         values |= {name: parts[name][index] for name in _TENSORS}
+        if len(raw["forked"][index][0]):
+            values["worth"], values["weight"] = raw["forked"][index]
         found.append(Trajectory(**values))
     return found
 
@@ -92,6 +99,8 @@ class WheelsBatch(Batch):
     price: Tensor
     asks: Tensor
     on_policy: Tensor
+    worth: Tensor
+    weight: Tensor
 
     def to(self, device: torch.device) -> "WheelsBatch":
         names = [name for base in (Batch, WheelsBatch) for name in base.__slots__]
@@ -110,7 +119,7 @@ def collate_trajectories(found: Sequence[Trajectory], prices: Sequence[float], *
         return torch.tensor([[*v, *[fill] * (size - len(v))] for v in values], dtype=torch.long)
 
     def stacked(name: str, fill: float) -> Tensor:
-        parts = [getattr(one, name) for one in found]
+        parts = [torch.zeros(len(one.tokens)) if getattr(one, name) is None else getattr(one, name) for one in found]
         whole: Tensor = parts[0].new_full((len(found), steps, *((k,) if parts[0].ndim > 1 else ())), fill)
         for row, part in zip(whole, parts, strict=True):
             row[tuple(slice(n) for n in part.shape)] = part
@@ -142,4 +151,6 @@ def collate_trajectories(found: Sequence[Trajectory], prices: Sequence[float], *
         price=torch.tensor(list(prices), dtype=torch.float32),
         asks=torch.tensor([one.level is not None for one in found]),
         on_policy=torch.tensor([one.source == "student" for one in found]),
+        worth=stacked("worth", 0.0).float(),
+        weight=stacked("weight", 0.0).float(),
     )
