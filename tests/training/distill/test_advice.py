@@ -15,7 +15,7 @@ MEDIUM: dict[str, Any] = {
         "mor10": 0.380,
         "top1": 0.597,
         "tokens": 2028,
-    },  # fmt: skip
+    },
     "own_text": {"reverse_kl": 1.863, "refused_share": 0.390, "top_k": 25},
     "hidden": {"cka_last": 0.589, "norm_ratio_last": 0.131},
     "cost": {"kd": {"hours": 1.0}, "ranking": {"hours": 1.1}, "features": {"hours": 1.2}},
