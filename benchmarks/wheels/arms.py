@@ -34,7 +34,8 @@ WHEELS: dict[str, dict[str, Any]] = {
 ABLATIONS: dict[str, dict[str, Any]] = {
     "next word's regret": {"reward": "regret", "value": False},
     "regret with values": {"reward": "regret"},
-    "off-policy only": {"off_policy": 1.0},
+    # Forks are of the student's own texts; without those, asking is judged by regret.
+    "off-policy only": {"off_policy": 1.0, "reward": "regret"},
     "on-policy only": {"off_policy": 0.0},
     "one multiplier": {"multipliers": "one"},
     "no consistency": {"consistency": 0.0},
@@ -61,7 +62,7 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
         },
         "training": {
             "steps": size.start if arm == START else size.steps, "rows": size.pair.rows,
-            "learning_rate": size.pair.student_rate / (1 if arm == START else 2), "warmup": 0.05,
+            "learning_rate": size.pair.student_rate, "warmup": 0.05,
             # No two batches have one shape, and bfloat16 compiles each anew: it costs as much as it saves. The start
             # keeps what it was first made with.
             "bf16": bf16() and arm == START, "tokens_at_once": 4096, "evaluate_every": 500, "checkpoint_every": 250,
@@ -75,8 +76,8 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
     if arm in WHEELS or arm in ABLATIONS:
         raw["data"]["context"] = context
         raw["wheels"] = {
-            "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48, "consistency": 0.1,
-            "rounds": size.rounds, "trajectories": size.trajectories,
+            "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48,
+            "rounds": size.rounds, "trajectories": size.trajectories, "consistency": 1.0, "off_policy": 0.3,
             **WHEELS.get(arm, {}), **ABLATIONS.get(arm, {}),
         }  # fmt: skip
     return DistillConfig.model_validate(raw)

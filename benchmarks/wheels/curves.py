@@ -49,6 +49,17 @@ def curves(
     wanted = ("wheels", *RIVALS) if only is None else tuple(only)
     # A little denser than asked for, so that lines between points are short.
     dense = sorted({*shares, 0.15, 0.4}) if len(bench.test) > 200 else list(shares)
+    if "wheels" in wanted:
+        # In words alone, and with the offset that pacing starts from.
+        arms["wheels"] = [point(f"wheels {s:g}", ask=by_help(), restriction=Restriction(s, TRAINED[0])) for s in shares]
+        last = max(shares)
+        beyond = {"ask": by_help(0.4), "restriction": Restriction(last, TRAINED[0])}
+        arms["wheels"].append(point(f"wheels {last:g} and more", **beyond))
+        arms["wheels, paced"] = [
+            point(f"wheels paced {s:g}", ask=by_help(offsets[f"{s:g}"]), restriction=Restriction(s, TRAINED[0]))
+            for s in shares
+            if f"{s:g}" in offsets
+        ] + arms["wheels"][-1:]
     for signal, asker, sign in (
         ("largest probability", by_largest_probability, -1.0),
         ("entropy", by_entropy, 1.0),
@@ -63,17 +74,6 @@ def curves(
         ]
     if "disagreement" in wanted:
         arms["disagreement"] = [point(f"disagreement {m:g}", ask=by_disagreement(m)) for m in MARGINS]
-    if "wheels" in wanted:
-        # In words alone, and with the offset that pacing starts from.
-        arms["wheels"] = [point(f"wheels {s:g}", ask=by_help(), restriction=Restriction(s, TRAINED[0])) for s in shares]
-        last = max(shares)
-        beyond = {"ask": by_help(0.4), "restriction": Restriction(last, TRAINED[0])}
-        arms["wheels"].append(point(f"wheels {last:g} and more", **beyond))
-        arms["wheels, paced"] = [
-            point(f"wheels paced {s:g}", ask=by_help(offsets[f"{s:g}"]), restriction=Restriction(s, TRAINED[0]))
-            for s in shares
-            if f"{s:g}" in offsets
-        ] + arms["wheels"][-1:]
     for points in arms.values():
         points.append(student)
         points.append(teacher)

@@ -25,7 +25,7 @@ class WheelsSizes:
 
 SIZES = {
     "full": WheelsSizes("full", FULL, 1_800, 1_800, 30, 2_048, 1_000, 500, 100, 300),
-    "medium": WheelsSizes("medium", MEDIUM, 1_300, 1_100, 10, 1_024, 1_000, 200, 40, 500),
+    "medium": WheelsSizes("medium", MEDIUM, 1_300, 1_000, 8, 1_024, 1_000, 200, 40, 500),
     "small": WheelsSizes("small", SMALL, 900, 400, 8, 512, 400, 40, 8, 64),
     "quick": WheelsSizes("quick", QUICK, 30, 30, 3, 48, 20, 12, 4, 12),
 }

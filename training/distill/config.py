@@ -250,15 +250,15 @@ class WheelsConfig(Section):
     unrestricted: Share = 0.1
     """Part of the texts without a sentence, where asking is banned."""
     reward: Literal["likeness", "regret", "log-probability"] = "likeness"
-    """What asking is judged by: how much more like the teacher's the whole text becomes (forks, greedy decoding and
-    segments of one token); or what a token earns: the teacher's log-probability, or what it lies below the teacher's
-    likeliest word."""
+    """What a token earns: the teacher's log-probability, or its regret, which is what it lies below the teacher's
+    likeliest word; likeness is regret and, at the end, how like the teacher's the whole text is (forks; greedy decoding
+    and segments of one token)."""
     forks: Positive = 2
     """States of a text of the student's at which both actions are written to the end (likeness)."""
-    likeness: float = Field(default=50.0, gt=0)
+    likeness: float = Field(default=20.0, gt=0)
     """Nats that a text wholly like the teacher's is worth more than one wholly unlike it."""
-    worst: float = Field(default=6.0, gt=0)
-    """No token earns less than minus this."""
+    worst: float = Field(default=1.0, gt=0)
+    """No token earns less than minus this: where two words differ, by how many nats says little about the text."""
     decoding: Literal["greedy", "sampling"] = "greedy"
     """How the student will be served; greedy leaves the vocabulary to distillation and learns when to ask."""
     temperature: float = Field(default=1.0, gt=0)
@@ -273,6 +273,8 @@ class WheelsConfig(Section):
     """Weight of the squared log-normaliser of the words' logits (z-loss)."""
     critic: float = Field(default=0.1, ge=0)
     """Weight of the cost critic."""
+    reading: float = Field(default=0.3, ge=0)
+    """Weight of reading the share off the state, which has the student look at the sentence from the first step."""
     off_policy: Share = 0.5
     teacher_text: Share = 0.5
     """Part of the off-policy texts that the teacher wrote; the others are the data's."""

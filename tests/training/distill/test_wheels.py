@@ -217,6 +217,13 @@ def test_the_data_s_texts_are_read_from_what_kd_kept_of_them(folder: Path) -> No
     for one, other in zip(*rounds, strict=True):
         assert (one.prompt, one.tokens, one.level) == (other.prompt, other.tokens, other.level)
         torch.testing.assert_close(one.top_log_p, other.top_log_p, atol=1e-4, rtol=1e-4)
+    # Held-out rows have numbers of their own, which must not be looked up among the training rows'.
+    held = source.read(loaded.held, random.Random(0), held=True)
+    (look,) = looked_at(
+        loaded.models.teacher, [loaded.held[0].prompt], [loaded.held[0].answer], pad_id=loaded.models.pad_id,
+        vocabulary=loaded.models.vocabulary, top_k=8,
+    )  # fmt: skip
+    torch.testing.assert_close(held[0].top_log_p, look[2], atol=1e-4, rtol=1e-4)
     kept = config_of({**value, "wheels": {**SMALL, "top_k": 4}})
     with pytest.raises(CannotDistill, match="top_k"):
         load(kept, torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 
 from tests.training.distill.conftest import config_of
 from tests.training.distill.pairs import save_model, settings
+from training.distill.config import DistillConfig
+from training.distill.losses.path_consistency import ask_or_go
 from training.distill.wheels.forks import Fork, chosen, likeness, worth
+from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.mixing import Mixed, always, mixed, never
 from training.distill.wheels.run import load
 
@@ -42,6 +46,10 @@ def test_states_that_are_chosen_stand_for_all_where_the_two_differ() -> None:
     assert {(one.row, one.weight) for one in found} == {(0, 1.5)}
     assert len({one.at for one in found}) == 2
     assert {one.at for one in found} <= {1, 2, 3}
+
+
+def configuration(folder: Path) -> DistillConfig:
+    return config_of(settings(folder, data={"context": 120}, wheels={"levels": [0.2], "worst": 1.0, "likeness": 10.0}))
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +101,27 @@ def test_reward_that_needs_whole_texts_is_refused_where_there_are_none(tmp_path:
     value = settings(tmp_path, wheels={"reward": "likeness", "segment": 2})
     with pytest.raises(ValueError, match="likeness goes with help"):
         config_of(value)
+
+
+def test_the_optimal_policy_and_its_value_leave_no_error_at_a_fork(models: Any, tmp_path: Path) -> None:
+    lesson = WheelsLesson(
+        models.student, configuration(tmp_path), vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos
+    )
+    # Three states: the two agree; they differ by 2 nats, cut at 1, and 0.3 of likeness; they differ and nobody knows.
+    price, worth_of = 0.7, torch.tensor([[0.0, 1.0 + 10.0 * 0.3, 99.0]])
+    batch: Any = SimpleNamespace(
+        alive=torch.ones(1, 3, dtype=torch.bool), on_policy=torch.tensor([True]), asks=torch.tensor([True]),
+        best=torch.tensor([[4, 5, 6]]), top_log_p=torch.zeros(1, 3, 2), price=torch.tensor([price]),
+        worth=torch.tensor([[0.0, 0.3, 0.0]]), weight=torch.tensor([[1.0, 2.0, 0.0]]),
+    )  # fmt: skip
+    seen = {"own": torch.tensor([[4, 7, 7]]), "own_log_p": torch.tensor([[0.0, -2.0, -2.0]])}
+    log_ask, log_go = ask_or_go(worth_of - price, torch.zeros(1, 3))
+    values = -log_go
+    parts = lesson._forked(seen, batch, values, log_ask, log_go)
+    torch.testing.assert_close(parts["go"], torch.zeros(()), atol=1e-6, rtol=0)
+    torch.testing.assert_close(parts["ask"], torch.zeros(()), atol=1e-6, rtol=0)
+    # Another policy leaves some, twice as much at the state that stands for two.
+    log_ask, log_go = ask_or_go(worth_of - price - 1.0, torch.zeros(1, 3))
+    assert float(lesson._forked(seen, batch, values, log_ask, log_go)["go"]) == pytest.approx(
+        float(0.5 * (values + log_go)[0, 0] ** 2 + (values + log_go)[0, 1] ** 2) / (1 + price), rel=1e-5
+    )

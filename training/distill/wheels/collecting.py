@@ -39,6 +39,7 @@ from training.distill.writing import written
 
 AT_ONCE = 256
 PROBED = 256
+FARTHEST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class Rounds:
 
     def collated(self, some: Sequence[Trajectory]) -> WheelsBatch:
         prices = [0.0 if one.level is None else self.price(one.level) for one in some]
-        return collate_trajectories(some, prices, pad_id=self._models.pad_id)
+        return collate_trajectories(some, prices, pad_id=self._models.pad_id, levels=self._wheels.levels)
 
     def price(self, level: int) -> float:
         return float(self.state.price[level])
@@ -282,10 +283,10 @@ class Rounds:
             found += self._off_policy(few, texts, told, "teacher")
         return found
 
-    def read(self, some: Sequence[Example], draw: random.Random) -> list[Trajectory]:
-        """The data's texts for `some`."""
+    def read(self, some: Sequence[Example], draw: random.Random, *, held: bool = False) -> list[Trajectory]:
+        """The data's texts for `some`; `held`: these are not among those whose teacher is kept."""
         told = [self._restriction(draw) for _ in some]
-        return self._off_policy(some, [one.answer for one in some], told, "data")
+        return self._off_policy(some, [one.answer for one in some], told, "held" if held else "data")
 
     def _off_policy(
         self, some: Sequence[Example], texts: Sequence[Sequence[int]], told: Sequence[Restriction | None], source: str
@@ -342,6 +343,8 @@ class Rounds:
                     # A segment of k tokens is one decision.
                     part = share / (wheels.segment - share * (wheels.segment - 1))
                     error[index] = wheels.temperature * float(torch.quantile(torch.cat(scores), 1 - part))
+            # A student that does not read levels yet must not drive prices away meanwhile.
+            error = error.clip(-FARTHEST, FARTHEST)
             state = update(self.state, levels + error, Gains(wheels.proportional, wheels.integral, wheels.derivative))
         if wheels.multipliers == "one":
             # One price for all.
@@ -351,10 +354,11 @@ class Rounds:
 
     def _lost(self, one: Trajectory, text: Mixed) -> Tensor:
         """(T,) what going on costs at each state; states that others stand for count with those."""
-        if one.worth is not None and one.weight is not None:
-            return self._wheels.likeness * one.worth * one.weight
         own = known_log_p(torch.tensor(text.own), text.top_ids, text.top_log_p)
-        return -rewards(own, text.top_log_p[:, 0], "regret", self._wheels.worst)
+        lost = -rewards(own, text.top_log_p[:, 0], "regret", self._wheels.worst)
+        if one.worth is None or one.weight is None:
+            return lost
+        return (lost + self._wheels.likeness * one.worth) * one.weight
 
 
 def _alike(

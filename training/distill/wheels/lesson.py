@@ -53,6 +53,9 @@ class WheelsLesson(Lesson):
         width = int(student.config.get_text_config().hidden_size)
         self.value, self.cost = Critic(width), Critic(width)
         # The value after a word that may not have been written: the state before it, and the word.
+        # What the sentence allows, read off the state: a student that was distilled has learned to look past everything
+        # that does not change its words, and would find out late that the sentence is worth looking at.
+        self.allowed = nn.Linear(width, 1) if help_id is not None and config.wheels.reading else None
         used = help_id is not None and config.wheels.decoding == "greedy" and config.wheels.value
         self.after = Critic(2 * width) if used and not config.wheels.forked else None
 
@@ -70,6 +73,10 @@ class WheelsLesson(Lesson):
         out = {"divergence": seen["divergence"].detach().sum()}
         if self._help is not None and wheels.normaliser:
             total = total + wheels.normaliser * seen["normaliser"].square().sum()
+        if self.allowed is not None:
+            reading = self._reading(last, batch)
+            total = total + wheels.reading * reading
+            out["reading"] = reading.detach()
         if wheels.consistency:
             parts = self._consistency(last, seen, batch)
             total = total + wheels.consistency * sum(parts.values(), torch.zeros((), device=last.device))
@@ -125,6 +132,12 @@ class WheelsLesson(Lesson):
             name: torch.zeros(alive.shape, dtype=value.dtype, device=value.device).masked_scatter(alive, value)
             for name, value in flat.items()
         }
+
+    def _reading(self, last: Tensor, batch: WheelsBatch) -> Tensor:
+        """Sum of squared errors of the logarithm of the share that the sentence allows."""
+        assert self.allowed is not None
+        told = self.allowed(last[:, :-1].float()).squeeze(-1) - batch.share.log()[:, None]
+        return (told.square() * (batch.alive & batch.asks[:, None])).sum()
 
     def _values(self, critic: Critic, last: Tensor, batch: WheelsBatch) -> Tensor:
         """Of s_0..s_T (B, T + 1), with 0 behind an end."""
@@ -188,13 +201,15 @@ class WheelsLesson(Lesson):
     def _forked(
         self, seen: dict[str, Tensor], batch: WheelsBatch, values: Tensor, log_ask: Tensor, log_go: Tensor
     ) -> dict[str, Tensor]:
-        """Both actions to the end of the text, where both ends are known. What going on earns is the zero that worth is
-        counted from, so V is what the better of the two earns above it."""
+        """Both actions to the end of the text, where both ends are known: the regret of the word, and the likeness of
+        the whole. What going on earns is the zero that this is counted from, so V is what the better of the two earns
+        above it."""
         wheels, heat = self._wheels, self._wheels.temperature
         price = batch.price[:, None].expand_as(values)
         agree = seen["own"] == batch.best
+        lost = -rewards(seen["own_log_p"], batch.top_log_p[..., 0], "regret", wheels.worst)
         # A word that is the teacher's by now is no longer worth asking for.
-        worth = wheels.likeness * torch.where(agree, 0.0, batch.worth)
+        worth = torch.where(agree, 0.0, lost + wheels.likeness * batch.worth)
         mine = batch.alive & (batch.on_policy & batch.asks)[:, None]
         counts = mine * torch.where(agree, 1.0, batch.weight)
         end = torch.zeros_like(values)

@@ -150,7 +150,7 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
         begin_row(models, config, loaded.train[:BEGUN], wheels.levels[len(wheels.levels) // 2])
     lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos)
     stage("wheels")
-    held = source.read(loaded.held, random.Random(config.seed))
+    held = source.read(loaded.held, random.Random(config.seed), held=True)
     batches = [source.collated(held[i : i + training.rows]) for i in range(0, len(held), training.rows)]
     trained = train(
         lesson, source, batches, training, steps=steps, seed=config.seed, work=work, around=around

@@ -84,7 +84,8 @@ def load_trajectories(path: Path) -> list[Trajectory]:
 @dataclass(frozen=True, slots=True)
 class WheelsBatch(Batch):
     """Rows of prompt and text. `states` (B, T + 1): columns of s_0..s_T; `alive` (B, T); the rest as in Trajectory,
-    (B, T) or (B, T, K); `price` (B,): the multiplier; `asks` (B,): whether asking is allowed."""
+    (B, T) or (B, T, K); `price` (B,): the multiplier; `share` (B,): how much may be asked for; `asks` (B,): whether any
+    may."""
 
     states: Tensor
     alive: Tensor
@@ -97,6 +98,7 @@ class WheelsBatch(Batch):
     top_ids: Tensor
     top_log_p: Tensor
     price: Tensor
+    share: Tensor
     asks: Tensor
     on_policy: Tensor
     worth: Tensor
@@ -109,8 +111,10 @@ class WheelsBatch(Batch):
         return WheelsBatch(**moved)
 
 
-def collate_trajectories(found: Sequence[Trajectory], prices: Sequence[float], *, pad_id: int) -> WheelsBatch:
-    """`prices`: the multiplier of each row (0 without restriction)."""
+def collate_trajectories(
+    found: Sequence[Trajectory], prices: Sequence[float], *, pad_id: int, levels: Sequence[float] = ()
+) -> WheelsBatch:
+    """`prices`: the multiplier of each row (0 without restriction); `levels`: what a row's level means."""
     steps = max(len(one.tokens) for one in found)
     width = max(one.length for one in found)
     k = max(one.top_ids.shape[1] for one in found)
@@ -149,6 +153,7 @@ def collate_trajectories(found: Sequence[Trajectory], prices: Sequence[float], *
         top_ids=top_ids,
         top_log_p=stacked("top_log_p", -1e4).float(),
         price=torch.tensor(list(prices), dtype=torch.float32),
+        share=torch.tensor([1.0 if one.level is None or not levels else levels[one.level] for one in found]),
         asks=torch.tensor([one.level is not None for one in found]),
         on_policy=torch.tensor([one.source == "student" for one in found]),
         worth=stacked("worth", 0.0).float(),
