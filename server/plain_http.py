@@ -5,8 +5,10 @@ stream and no cookie here: `server.upstream` has aiohttp for those, and maps the
 """
 
 import asyncio
+import socket
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
@@ -115,13 +117,22 @@ class PlainHttp:
 
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
-        connection = _Connection(loop, self._idle)
+        why: Exception | None = None
         try:
-            async with asyncio.timeout(self._connect_s):
-                await loop.create_connection(lambda: connection, self._host, self._port)
+            async with asyncio.timeout(2 * self._connect_s):
+                found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                for family, _, proto, _, address in found:
+                    try:
+                        async with asyncio.timeout(self._connect_s):
+                            _, connection = await loop.create_connection(
+                                partial(_Connection, loop, self._idle), *address[:2], family=family, proto=proto
+                            )
+                            return connection
+                    except (OSError, TimeoutError) as error:  # the name may have other addresses
+                        why = error
         except (OSError, TimeoutError) as error:
-            raise CannotConnect(str(error)) from None
-        return connection
+            why = error
+        raise CannotConnect(f"{self._host}:{self._port}: {why}")
 
 
 class _Connection(asyncio.Protocol):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ class Raw:
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    close: Callable[[], None] = lambda: None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -65,6 +67,7 @@ async def raw_server(*pieces: bytes, ends: str = "keeps") -> AsyncIterator[Raw]:
     raw = Raw(pieces=list(pieces), ends=ends)
     server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
     raw.port = server.sockets[0].getsockname()[1]
+    raw.close = server.close
     try:
         yield raw
     finally:
@@ -193,6 +196,29 @@ async def test_nobody_listening_is_said() -> None:
         port = raw.port
     with pytest.raises(CannotConnect):
         await client(port).post("/x", REQUEST)
+
+
+async def test_a_name_with_several_addresses_is_reached_at_the_one_that_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with raw_server(ok()) as raw, raw_server() as gone:
+        nobody = gone.port
+        loop = asyncio.get_running_loop()
+        real = loop.getaddrinfo
+
+        async def resolved(host: str, port: int, **more: Any) -> list[Any]:
+            if host != "two.example":
+                return await real(host, port, **more)
+            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*kind, ("127.0.0.1", nobody)), (*kind, ("127.0.0.1", raw.port))]
+
+        gone.close()
+        monkeypatch.setattr(loop, "getaddrinfo", resolved)
+        http = PlainHttp.to("http://two.example/v1", {}, connect_s=2.0, silence_s=5.0)
+        assert http is not None
+        assert (await http.post("/x", REQUEST)).body == GOOD
+        http.close()
+    assert b"host: two.example\r\n" in raw.requests[0]
 
 
 @pytest.mark.parametrize("pieces", [[], [b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxx"]])
