@@ -32,7 +32,7 @@ class Texts:
 class DiffusionSizes:
     shakespeare: Texts
     sums: Texts
-    exact_draws: int = 400
+    exact_draws: int = 200
     """Draws per partly masked line in exact_sums.py."""
 
 

@@ -132,7 +132,7 @@ def at_entropy(base: Tables, steps: int, wanted: float, chance: np.random.Genera
     return {**sampled(cooled(base, high), steps, chance, lines), "temperature": high}
 
 
-def run(many: int, rounds: int, m: int, seeds: int, *, draws: int = 400, lines: int = 20_000) -> dict[str, Any]:
+def run(many: int, rounds: int, m: int, seeds: int, *, draws: int = 200, lines: int = 10_000) -> dict[str, Any]:
     """Arm -> results. Two kinds of numbers: every digit as likely, and small ones likelier (1 / (digit + 1))."""
     found: dict[str, list[dict[str, Any]]] = {}
     few = many // m**rounds
@@ -154,6 +154,7 @@ def run(many: int, rounds: int, m: int, seeds: int, *, draws: int = 400, lines: 
             results[f"base at the student's entropy, {few} steps"] = at_entropy(base, few, wanted, chance, lines)
             direct = distilled(base, 1 / many, m**rounds, "reverse", chance, draws)
             results[f"direct m = {m**rounds}, {few} steps"] = sampled(direct, few, chance, lines)
+            results[f"base at temperature 0.3, {few} steps"] = sampled(cooled(base, 0.3), few, chance, lines)
             full, quick = (results[f"base, {steps} steps"]["valid_sums"] for steps in (many, few))
             for arm, one in results.items():
                 one["closed"] = {"valid_sums": (one["valid_sums"] - quick) / (full - quick)}
