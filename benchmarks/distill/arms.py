@@ -34,6 +34,7 @@ METHODS: dict[str, Arms] = {
         "kd": {},
         "warm-up, kd": {"warmup": WARMUP},
         "kd, extra steps": {"extra": True},
+        "slow warm-up, kd": {"warmup": {**WARMUP, "learning_rate": 3e-4}},
         "sft, kd": {"warmup": {**WARMUP, "preference": 0.0, "imitation": 1.0}},
         "dpo, kd": {"warmup": {**WARMUP, "preference": 1.0, "imitation": 0.0}},
     },

@@ -48,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     folder = arguments.out / ("medium" if arguments.medium else "full")
 
@@ -59,10 +59,10 @@ def main() -> None:
     draw(left, of("ranking"), "val_mor10", lambda _result, row: float(row["step"]))
     left.set(xlabel="step", ylabel="MOR@10, validation", title="ranking")
     draw(middle, of("features"), "val_kl", lambda _result, row: float(row["step"]))
-    middle.set(xlabel="step", ylabel="KL to the teacher, validation", title="features", yscale="log")
+    middle.set(xlabel="step", ylabel="KL to the teacher, validation", title="features")
     draw(right, of("warmup"), "val_kl", seconds)
-    right.set(xlabel="seconds of the processor", title="warm-up", yscale="log")
-    figure.savefig(arguments.picture, format="png", dpi=90, metadata={"Software": None})
+    right.set(xlabel="seconds of the processor", title="warm-up")
+    figure.savefig(arguments.picture, format="png", dpi=80, metadata={"Software": None})
 
 
 if __name__ == "__main__":
