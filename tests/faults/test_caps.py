@@ -180,7 +180,8 @@ async def test_no_more_calls_run_at_a_time_than_the_budget_says(tmp_path: Path) 
 
     async with scripted_pair(student=doubted, teacher=counted) as pair:
         teacher = pair.teacher
-        teacher.mode, teacher.delay_s = "slow", 0.1
+        # Long enough that on a busy machine, too, five calls are under way before the first one ends.
+        teacher.mode, teacher.delay_s = "slow", 0.5
         budget = "At most 5 calls at a time."
         async with gateway(
             tmp_path, pair.student.url, teacher.url, budget=budget, workers=WORKERS, env=PATIENT
