@@ -32,8 +32,9 @@ WHEELS: dict[str, dict[str, Any]] = {
     "path consistency without help": {"help": False, "decoding": "sampling", "distillation": 0.0, "consistency": 1.0},
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "next word's regret": {"reward": "regret", "value": False},
-    "regret with values": {"reward": "regret"},
+    # Without what a word does to the rest of the text; and with critics instead of forks for that.
+    "no value function": {"reward": "regret", "value": False},
+    "critics instead of forks": {"reward": "regret"},
     # Forks are of the student's own texts; without those, asking is judged by regret.
     "off-policy only": {"off_policy": 1.0, "reward": "regret"},
     "on-policy only": {"off_policy": 0.0},

@@ -137,7 +137,8 @@ class WheelsLesson(Lesson):
         """Sum of squared errors of the logarithm of the share that the sentence allows."""
         assert self.allowed is not None
         told = self.allowed(last[:, :-1].float()).squeeze(-1) - batch.share.log()[:, None]
-        return (told.square() * (batch.alive & batch.asks[:, None])).sum()
+        found: Tensor = (told.square() * (batch.alive & batch.asks[:, None])).sum()
+        return found
 
     def _values(self, critic: Critic, last: Tensor, batch: WheelsBatch) -> Tensor:
         """Of s_0..s_T (B, T + 1), with 0 behind an end."""
