@@ -5,8 +5,9 @@ from typing import Any
 Arms = dict[str, dict[str, Any]]
 RANKING = {"k": 10, "weight": 0.5, "on": "log-probability", "temperature": 1.0}
 PUBLISHED = {"k": 10, "weight": 2.0, "on": "probability", "temperature": 0.05}
-# Two pairs of layers: the last ones alone leave little that the head does not teach already.
-FEATURES = {"kind": "cos-norm", "log_norm": 0.1, "weight": 1.0, "layers": [[1, 2], [2, 4]]}
+# Every layer of the student: the last one alone leaves little that the head does not teach already.
+SPREAD = "spread"
+FEATURES = {"kind": "cos-norm", "log_norm": 0.1, "weight": 1.0, "layers": SPREAD}
 WARMUP: dict[str, Any] = {}
 
 # The first three of each are run with every seed, the others with the first only.
@@ -46,6 +47,13 @@ METHODS: dict[str, Arms] = {
         "kd+rank+features": {"ranking": RANKING, "features": FEATURES},
     },
 }
+
+
+def spread(ours: int, theirs: int) -> tuple[tuple[int, int], ...]:
+    """Each of `ours` layers of a student with one of the teacher's, the last with the last."""
+    return tuple((layer, max(1, round(layer * theirs / ours))) for layer in range(1, ours + 1))
+
+
 NEEDED = {"kd, extra steps": "warm-up, kd"}
 """An arm -> another that must have run before it."""
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
-from benchmarks.distill.arms import FEATURES, METHODS, NEEDED
+from benchmarks.distill.arms import FEATURES, METHODS, NEEDED, SPREAD, spread
 from benchmarks.distill.material import bf16, trained, translation_pair
 from benchmarks.distill.measuring import (
     distances,
@@ -69,6 +70,8 @@ def run(
 
 def configuration(changes: dict[str, Any], pair: dict[str, Any], out: Path, sizes: Sizes, seed: int) -> DistillConfig:
     sections = {name: value for name, value in changes.items() if name != "extra"}
+    if sections.get("features", {}).get("layers") == SPREAD:
+        sections["features"] = {**sections["features"], "layers": spread(sizes.student.layers, sizes.teacher.layers)}
     if "warmup" in sections:
         sections["warmup"] = {"prompts": sizes.warm_prompts, "max_new_tokens": 48, **sections["warmup"]}
     files = pair["files"]
@@ -159,10 +162,11 @@ def shared(config: DistillConfig, pair: dict[str, Any], work: Path) -> Shared:
     if work not in _SHARED:
         data = read_data(config)
         teacher = load_model(str(pair["teacher"]), "float32", "teacher").eval()
-        last = int(teacher.config.num_hidden_layers)
+        student = AutoConfig.from_pretrained(str(pair["student"]))
+        layers = {theirs for _, theirs in spread(student.num_hidden_layers, teacher.config.num_hidden_layers)}
         memory = remembered(
             teacher, [*data.rows, *data.validation_rows], work / "teacher-states.safetensors",
-            layers=tuple({max(1, last // 2), last}), bf16=bf16(),
+            layers=tuple(sorted(layers)), bf16=bf16(),
         )  # fmt: skip
         _SHARED[work] = Shared(data, memory)
     return _SHARED[work]
@@ -206,7 +210,7 @@ def _hidden(
 ) -> dict[str, Any]:
     """Of the layers that the method pairs by default here, and of the last ones, in every arm."""
     ours, theirs = student.config.num_hidden_layers, teacher.config.num_hidden_layers
-    paired = FeaturesConfig.model_validate(FEATURES)
+    paired = FeaturesConfig.model_validate({**FEATURES, "layers": spread(ours, theirs)})
     asked = features or paired
     told = {}
     for name, places, pairs in (
