@@ -55,6 +55,9 @@ def clock_png(seed: Mapping[str, Any], path: Path) -> None:
     axes = figure.subplots()
     for row in seed["clock"]:
         name = row["way"]
+        # No point was measured about this share, or sacrebleu is not installed.
+        if row["chrf"] is None:
+            continue
         colour = "C3" if name.startswith("wheels") else "C4" if name.startswith("speculative") else "0.3"
         axes.plot([row["cpu_ms_per_token"]], [row["chrf"]], "o", color=colour, markersize=5)
         axes.annotate(
