@@ -25,7 +25,8 @@ class Ledger(Protocol):
     async def balances(self, subject: Subject, now: float) -> tuple[Balance, ...]: ...
 
     async def budget(self) -> tuple[Budget, str, int]:
-        """The running budget, the text it was written in, and its version."""
+        """The running budget, the text it was written in, and its version. No answer waits for it, so it may take
+        longer than an admission: at the start the machine is busy."""
         ...
 
     async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:

@@ -21,7 +21,7 @@ from router.budget import Budget
 from router.ledger import Admission, Ask, Balance, Settlement, Subject
 from server.frames import Frames, framed
 from server.ledgers import LedgerUnavailable, steps, wire
-from server.ledgers.sqlite import CHANGE_BUDGET_WITHIN_S, CLOSE_WITHIN_S, OPEN_WITHIN_S, SETTLE_WITHIN_S
+from server.ledgers.sqlite import BUDGET_WITHIN_S, CLOSE_WITHIN_S, OPEN_WITHIN_S, SETTLE_WITHIN_S
 from server.ledgers.steps import NO_BUDGET, Admitted, Running
 from server.ledgers.waiting import Waiting
 
@@ -136,7 +136,7 @@ class ProcessLedger:
         return found
 
     async def budget(self) -> tuple[Budget, str, int]:
-        running: Running = await self._do(wire.BUDGET, [], self._deadline_s)
+        running: Running = await self._do(wire.BUDGET, [], BUDGET_WITHIN_S)
         return running.budget, running.text, running.version
 
     async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:
@@ -147,7 +147,7 @@ class ProcessLedger:
         now_us = windows.microseconds(now)
         steps.check(budget, now_us)
         row = [now_us, budget_codec.encode(budget), text, by, now]
-        version: int = await self._do(wire.SET_BUDGET, row, CHANGE_BUDGET_WITHIN_S)
+        version: int = await self._do(wire.SET_BUDGET, row, BUDGET_WITHIN_S)
         return version
 
     async def close(self) -> None:

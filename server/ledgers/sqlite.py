@@ -24,7 +24,7 @@ from server.ledgers.upkeep import Upkeep
 OPEN_WITHIN_S = 5.0
 SETTLE_WITHIN_S = 60.0
 """How long a settlement is tried. Losing it leaves the upper estimate charged, which breaks no promise."""
-CHANGE_BUDGET_WITHIN_S = 2.0
+BUDGET_WITHIN_S = 2.0
 CLOSE_WITHIN_S = 2.0
 
 
@@ -120,7 +120,7 @@ class SqliteLedger:
         return found
 
     async def budget(self) -> tuple[Budget, str, int]:
-        running: steps.Running = await self._do(SqliteRows.running, self._deadline_s)
+        running: steps.Running = await self._do(SqliteRows.running, BUDGET_WITHIN_S)
         return running.budget, running.text, running.version
 
     async def set_budget(self, budget: Budget, text: str, by: str, now: float) -> int:
@@ -135,7 +135,7 @@ class SqliteLedger:
             rows.tick(now_us)
             return rows.put_budget(budget, text, by, now)
 
-        version: int = await self._do(run, CHANGE_BUDGET_WITHIN_S)
+        version: int = await self._do(run, BUDGET_WITHIN_S)
         return version
 
     async def close(self) -> None:
