@@ -44,7 +44,7 @@ class Denoiser:
         states = self.model.base_model(
             input_ids=read, attention_mask=seen, position_ids=positions, use_cache=False
         ).last_hidden_state[:, first:]
-        # In float32 even under autocast: a round learns from differences of log-probabilities that bfloat16 rounds away.
+        # In float32 even under autocast: a round learns from small differences, which bfloat16 would round off.
         with torch.autocast(z.device.type, enabled=False):
             logits = head_of(self.model, self.vocabulary).logits(states[where].float())
         forbidden = torch.arange(logits.shape[-1], device=z.device) == self.mask_id
