@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv serve demo test check format docs test-vllm pair policy bench-gateway bench-replay \
-  bench-routing bench-adherence bench-off-policy bench-teachers bench-wheels bench-help bench-scale bench-samples bench-encoder bench-ledger bench-language clean
+  bench-routing bench-adherence bench-off-policy bench-teachers bench-wheels bench-distill bench-help bench-scale bench-samples bench-encoder bench-ledger bench-language clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ $(VENV)/.with-test: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing what tests and training need into $(VENV) (a few minutes the first time) ..."
 	$(call install,test)
 	@touch $(VENV)/.with-serve
+
+$(VENV)/.with-bench: $(VENV)/.with-test
+	$(call install,bench)
 
 comma := ,
 
@@ -109,8 +112,11 @@ bench-off-policy: $(VENV)/.with-test ## what a log says about another budget, ag
 bench-teachers: $(VENV)/.with-test ## choosing among several teachers against asking always one (needs DATA=)
 	$(BIN)/python -m benchmarks.several_teachers --data $(DATA)
 
-bench-wheels: $(VENV)/.with-test ## help in mid-sentence against thresholds, chance and speculative decoding (needs sacrebleu; hours)
-	$(BIN)/python -m benchmarks.wheels $(quick) --data $(DATA)
+bench-wheels: $(VENV)/.with-bench ## help in mid-sentence against thresholds, chance and speculative decoding (an hour or more; resumable)
+	$(BIN)/python -m benchmarks.wheels $(or $(quick),--medium) --data $(DATA)
+
+bench-distill: $(VENV)/.with-bench ## a distillation against its controls: METHOD=ranking (features, warmup, through-time, summary)
+	$(BIN)/python -m benchmarks.distill --method $(or $(METHOD),ranking) $(or $(quick),--medium) --data $(DATA)
 
 bench-help: $(VENV)/.with-test ## what a help inside an answer costs in time
 	$(BIN)/python -m benchmarks.help_overhead

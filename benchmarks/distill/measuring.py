@@ -64,7 +64,7 @@ def translations(model: Any, rows: Sequence[Row], tokenizer: Any, vocabulary: in
 
 
 def bleu_and_chrf(found: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
-    """None of both where sacrebleu is not installed (pip install sacrebleu)."""
+    """None of both where sacrebleu is not installed (the extra `bench`)."""
     try:
         import sacrebleu  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
