@@ -21,6 +21,11 @@ class Prompt:
     """How many user messages the conversation holds, from 1."""
     last_route: str | None = None
     """`student` or `teacher`: who answered the turn before, where that is known."""
+    student_cached_tokens: int | None = None
+    """How many tokens of this prompt the student is believed to hold in its prefix cache; None where unknown, as at the
+    first turn."""
+    teacher_cached_tokens: int | None = None
+    """The same of the teacher; of several teachers it is not known."""
 
 
 @quickly_made
