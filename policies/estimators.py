@@ -21,8 +21,8 @@ _MOST_LEAVES = 16
 """Of a tree that is read by bits."""
 _FEW = 64
 """Rows that are read by bits; for more, the memory of all comparisons at once costs more than it saves."""
-_ALL_LEAVES = np.uint16((1 << _MOST_LEAVES) - 1)
-_LOWEST_BIT = np.array([0, *((i & -i).bit_length() - 1 for i in range(1, 1 << _MOST_LEAVES))], dtype=np.intp)
+_FIRST_LEFT = np.array([(~i & (i + 1)).bit_length() - 1 for i in range(1 << _MOST_LEAVES)], dtype=np.uint8)
+"""Leaves ruled out, as bits -> the first that is not. As bytes, or the table would fall out of the cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,8 +138,8 @@ class Forest:
         if bits is None:
             return self._walk(features)
         right = features.take(bits.feature, axis=1) > bits.threshold
-        left_over = np.bitwise_and.reduce(np.where(right, bits.mask, _ALL_LEAVES), axis=1)
-        values = bits.value.take(_LOWEST_BIT.take(left_over) + bits.offset)
+        ruled_out = np.bitwise_or.reduce(right * bits.ruled_out, axis=1)
+        values = bits.value.take(_FIRST_LEFT.take(ruled_out) + bits.offset)
         out: Floats = np.add.reduceat(values, self.starts, axis=1) + self.base
         return out
 
@@ -175,16 +175,16 @@ class Forest:
             np.arange(len(trees)) * _MOST_LEAVES,
         )
         for column, (nodes, leaves) in enumerate(trees):
-            for row, (node, mask) in enumerate(nodes):
+            for row, (node, ruled_out) in enumerate(nodes):
                 bits.feature[row, column] = self.feature[node]
                 bits.threshold[row, column] = self.threshold[node]
-                bits.mask[row, column] = mask
+                bits.ruled_out[row, column] = ruled_out
             first = column * _MOST_LEAVES
             bits.value[first : first + len(leaves)] = self.value[leaves]
         return bits
 
     def _tree(self, root: int) -> tuple[list[tuple[int, int]], list[int]]:
-        """Its comparisons, each with the leaves that remain when it goes right, and its leaves from left to right."""
+        """Its comparisons, each with the leaves it rules out when it goes right, and its leaves from left to right."""
         nodes: list[tuple[int, int]] = []
         leaves: list[int] = []
 
@@ -195,8 +195,7 @@ class Forest:
                 return
             before = len(leaves)
             visit(left)
-            ruled_out = (1 << len(leaves)) - (1 << before)
-            nodes.append((node, ~ruled_out & ((1 << _MOST_LEAVES) - 1)))
+            nodes.append((node, (1 << len(leaves)) - (1 << before)))
             visit(right)
 
         visit(root)
@@ -211,8 +210,8 @@ class _Bits:
     """(R, T)"""
     threshold: Floats
     """(R, T)"""
-    mask: npt.NDArray[np.uint16]
-    """(R, T) leaves that remain where a comparison goes right."""
+    ruled_out: npt.NDArray[np.uint16]
+    """(R, T) leaves, as bits, that a comparison rules out where it goes right."""
     value: Floats
     """(T * 16,)"""
     offset: npt.NDArray[np.intp]
