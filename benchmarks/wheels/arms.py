@@ -32,9 +32,10 @@ WHEELS: dict[str, dict[str, Any]] = {
     "path consistency without help": {"help": False, "decoding": "sampling", "distillation": 0.0, "consistency": 1.0},
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
-    # Without what a word does to the rest of the text; and with critics instead of forks for that.
-    "no value function": {"reward": "regret", "value": False},
-    "critics instead of forks": {"reward": "regret"},
+    # Without what a word does to the rest of the text (its own worth makes up for that on average), and so without
+    # forks; and with regrets in nats, bootstrapped by critics.
+    "no value function": {"value": False, "word": 5.5},
+    "regret instead of likeness": {"reward": "regret"},
     # Forks are of the student's own texts; without those, asking is judged by regret.
     "off-policy only": {"off_policy": 1.0, "reward": "regret"},
     "on-policy only": {"off_policy": 0.0},

@@ -251,14 +251,16 @@ class WheelsConfig(Section):
     """Part of the texts without a sentence, where asking is banned."""
     reward: Literal["likeness", "regret", "log-probability"] = "likeness"
     """What a token earns: the teacher's log-probability, or its regret, which is what it lies below the teacher's
-    likeliest word; likeness is regret and, at the end, how like the teacher's the whole text is (forks; greedy decoding
-    and segments of one token)."""
+    likeliest word. `likeness`: a word that is right earns `word` and what it makes the whole text more like the
+    teacher's; how likely it is right, the teacher says (greedy decoding, segments of one token; elsewhere regret)."""
+    word: float = Field(default=3.5, ge=0)
+    """Nats that a right word is worth in itself (likeness)."""
+    likeness: float = Field(default=35.0, ge=0)
+    """Nats that a text wholly like the teacher's is worth more than one wholly unlike it."""
     forks: Positive = 2
     """States of a text of the student's at which both actions are written to the end (likeness)."""
-    likeness: float = Field(default=20.0, gt=0)
-    """Nats that a text wholly like the teacher's is worth more than one wholly unlike it."""
     worst: float = Field(default=1.0, gt=0)
-    """No token earns less than minus this: where two words differ, by how many nats says little about the text."""
+    """No token earns less than minus this (regret, log-probability)."""
     decoding: Literal["greedy", "sampling"] = "greedy"
     """How the student will be served; greedy leaves the vocabulary to distillation and learns when to ask."""
     temperature: float = Field(default=1.0, gt=0)
@@ -301,9 +303,15 @@ class WheelsConfig(Section):
     lora: LoraConfig | None = None
 
     @property
-    def forked(self) -> bool:
-        """Whether asking is judged by whole texts; where it cannot be, the default falls back to regret."""
+    def judged(self) -> bool:
+        """Whether both actions are judged to the end of the text at once; where they cannot be, the default falls back
+        to regret."""
         return self.reward == "likeness" and self.help and self.decoding == "greedy" and self.segment == 1
+
+    @property
+    def forked(self) -> bool:
+        """Whether texts are written to their end twice, for what a word does to the rest."""
+        return self.judged and self.value and self.likeness > 0
 
     @property
     def of_tokens(self) -> Literal["regret", "log-probability"]:
@@ -322,8 +330,10 @@ class WheelsConfig(Section):
             raise ValueError("levels are shares above 0 and at most 1")
         if sorted(set(self.levels)) != list(self.levels):
             raise ValueError("levels rise, each one once")
-        if self.reward == "likeness" and "reward" in self.model_fields_set and not self.forked:
+        if self.reward == "likeness" and "reward" in self.model_fields_set and not self.judged:
             raise ValueError("reward likeness goes with help, decoding greedy and segment 1")
+        if self.judged and not self.forked and not self.word:
+            raise ValueError("nothing would be worth asking for: word above 0, or likeness above 0 with value = true")
         if set(self.phrasings) & set(self.held_out):
             raise ValueError("a phrasing is either trained or held out")
         return self

@@ -13,6 +13,7 @@ from training.distill.losses.path_consistency import (
     known_log_p,
     rewards,
     step_errors,
+    surer,
     window_errors,
     word_or_ask,
 )
@@ -39,6 +40,11 @@ def test_rewards_are_regret_or_log_probability_and_no_worse_than_the_worst() -> 
     log_p, best = torch.tensor([-1.0, -0.5, -9.0]), torch.tensor([-0.5, -0.5, -0.5])
     assert rewards(log_p, best, "regret", 6.0).tolist() == [-0.5, 0.0, -6.0]
     assert rewards(log_p, best, "log-probability", 6.0).tolist() == [-1.0, -0.5, -6.0]
+
+
+def test_a_word_helps_by_how_much_likelier_it_is_right_and_not_by_nats() -> None:
+    best, own = torch.tensor([0.6, 0.02, 0.5]).log(), torch.tensor([0.1, 1e-6, 0.5]).log()
+    torch.testing.assert_close(surer(own, best), torch.tensor([0.5, 0.02, 0.0]), atol=1e-4, rtol=0)
 
 
 def test_windows_by_hand() -> None:

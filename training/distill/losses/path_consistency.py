@@ -44,6 +44,14 @@ def rewards(log_p: Tensor, best: Tensor, kind: str, worst: float) -> Tensor:
     return (log_p - best if kind == "regret" else log_p).clamp_min(-worst)
 
 
+def surer(log_p: Tensor, best: Tensor) -> Tensor:
+    """Teacher's log-probabilities (...,) of what was written and of its likeliest word -> by how much likelier it holds
+    the latter to be right (...,), 0 to 1. Of two words that the teacher finds both unlikely none is much of a help,
+    however many nats lie between them."""
+    assert log_p.shape == best.shape
+    return (best.exp() - log_p.exp()).clamp_min(0.0)
+
+
 def known_log_p(words: Tensor, top_ids: Tensor, top_log_p: Tensor) -> Tensor:
     """Teacher's log-probability of `words` (N,) of which its `K` likeliest are known, (N, K) each -> (N,). A word that
     is none of them has at most the least of them, and at most what is left to 1."""

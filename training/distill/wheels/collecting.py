@@ -22,7 +22,7 @@ from training.distill.cached import CachedTeacher
 from training.distill.config import DistillConfig
 from training.distill.examples import Row
 from training.distill.frame import seeded
-from training.distill.losses.path_consistency import known_log_p, rewards
+from training.distill.losses.path_consistency import known_log_p, rewards, surer
 from training.distill.wheels.forks import chosen, worth
 from training.distill.wheels.mixing import Asker, Mixed, by_help, explored, looked_at, mixed, never
 from training.distill.wheels.prompts import Example, restricted
@@ -210,7 +210,7 @@ class Rounds:
         return found
 
     def _forked(self, seen: Sequence[tuple[Trajectory, Mixed]], draw: random.Random) -> list[tuple[Trajectory, Mixed]]:
-        """The same with what asking is worth at some states of those under a restriction."""
+        """The same with what the teacher's word brings at some states of those under a restriction."""
         models, data, wheels = self._models, self._config.data, self._wheels
         mine = [place for place, (one, _) in enumerate(seen) if one.level is not None]
         by_number = {one.number: one for one in self._prompts}
@@ -354,11 +354,14 @@ class Rounds:
 
     def _lost(self, one: Trajectory, text: Mixed) -> Tensor:
         """(T,) what going on costs at each state; states that others stand for count with those."""
-        own = known_log_p(torch.tensor(text.own), text.top_ids, text.top_log_p)
-        lost = -rewards(own, text.top_log_p[:, 0], "regret", self._wheels.worst)
+        wheels = self._wheels
+        own, best = known_log_p(torch.tensor(text.own), text.top_ids, text.top_log_p), text.top_log_p[:, 0]
+        if not wheels.judged:
+            return -rewards(own, best, "regret", wheels.worst)
+        lost = surer(own, best)
         if one.worth is None or one.weight is None:
-            return lost
-        return (lost + self._wheels.likeness * one.worth) * one.weight
+            return lost * wheels.word
+        return lost * (wheels.word + wheels.likeness * one.worth) * one.weight
 
 
 def _alike(

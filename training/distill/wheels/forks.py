@@ -1,8 +1,7 @@
-"""Forks: what asking at one state is worth to the whole text.
+"""Forks: what the teacher's word at one state brings the whole text.
 
 The text up to a state where the two models differ is continued twice by the student alone, behind its own word and
-behind the teacher's; what asking there is worth is how much more like the teacher's own text the second ends up. Where
-the two agree it is worth nothing, which needs no texts.
+behind the teacher's; what the teacher's word brings is how much more like the teacher's own text the second ends up.
 """
 
 import random
@@ -70,12 +69,9 @@ def worth(
     pad_id: int,
     vocabulary: int,
 ) -> list[tuple[Tensor, Tensor]]:
-    """For each text (T,) what asking is worth at each of its states, in likeness to the teacher's text, and (T,) how
-    many states that stands for; weight 0 where it is not known."""
-    found = []
-    for text in texts:
-        agree = torch.tensor(text.own) == text.top_ids[:, 0]
-        found.append((torch.zeros(len(text.own)), agree.float()))
+    """For each text (T,) what the teacher's word brings at each of its states, in likeness to the teacher's text, and
+    (T,) how many states that stands for; weight 0 where it is not known."""
+    found = [(torch.zeros(len(text.own)), torch.zeros(len(text.own))) for text in texts]
     both: list[list[int]] = []
     rows: list[int] = []
     for fork in forks:

@@ -17,6 +17,7 @@ from training.distill.losses.path_consistency import (
     known_log_p,
     rewards,
     step_errors,
+    surer,
     window_errors,
     word_or_ask,
 )
@@ -57,7 +58,9 @@ class WheelsLesson(Lesson):
         # that does not change its words, and would find out late that the sentence is worth looking at.
         self.allowed = nn.Linear(width, 1) if help_id is not None and config.wheels.reading else None
         used = help_id is not None and config.wheels.decoding == "greedy" and config.wheels.value
-        self.after = Critic(2 * width) if used and not config.wheels.forked else None
+        self.after = Critic(2 * width) if used and not config.wheels.judged else None
+        # What the teacher's word brings the whole text: from the state, both words, and how far the text has come.
+        self.gain = Critic(3 * width + 1) if config.wheels.forked else None
 
     def weight(self, batch: Batch) -> float:
         assert isinstance(batch, WheelsBatch)
@@ -169,8 +172,9 @@ class WheelsLesson(Lesson):
         best = batch.top_log_p[..., 0]
         price = batch.price[:, None].expand_as(log_go)
         values = self._values(self.value, last, batch)
-        if wheels.forked:
-            return self._forked(seen, batch, values[:, :-1], log_ask, log_go)
+        if wheels.judged:
+            gain = None if self.gain is None else self._gain(last, seen["own"], batch)
+            return self._judged(seen, batch, values[:, :-1], log_ask, log_go, gain)
         of_own = rewards(seen["own_log_p"], best, wheels.of_tokens, wheels.worst)
         of_best = rewards(best, best, wheels.of_tokens, wheels.worst)
         allowed = alive & batch.asks[:, None]
@@ -199,24 +203,42 @@ class WheelsLesson(Lesson):
             parts[f"window_{length}"] = half_squares(errors, counts, price) / length
         return parts
 
-    def _forked(
-        self, seen: dict[str, Tensor], batch: WheelsBatch, values: Tensor, log_ask: Tensor, log_go: Tensor
+    def _gain(self, last: Tensor, own: Tensor, batch: WheelsBatch) -> Tensor:
+        """(B, T) likeness that the teacher's word brings the whole text, if it is right."""
+        assert self.gain is not None
+        embedded = self.student.get_input_embeddings()
+        words = [embedded(one.clamp_min(0)).float() for one in (own, batch.best)]
+        place = torch.arange(own.shape[1], device=own.device).float().log1p().expand(own.shape)
+        found: Tensor = self.gain(torch.cat([last[:, :-1].float(), *words, place[..., None]], -1))
+        return found
+
+    def _judged(
+        self,
+        seen: dict[str, Tensor],
+        batch: WheelsBatch,
+        values: Tensor,
+        log_ask: Tensor,
+        log_go: Tensor,
+        gain: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Both actions to the end of the text, where both ends are known: the regret of the word, and the likeness of
-        the whole. What going on earns is the zero that this is counted from, so V is what the better of the two earns
-        above it."""
+        """Both actions to the end of the text. What going on earns is the zero that this is counted from, so V is what
+        the better of the two earns above it. `gain` (B, T): of the teacher's word at each state, learned from forks:
+        one fork alone says more about chance than about its state."""
         wheels, heat = self._wheels, self._wheels.temperature
         price = batch.price[:, None].expand_as(values)
-        agree = seen["own"] == batch.best
-        lost = -rewards(seen["own_log_p"], batch.top_log_p[..., 0], "regret", wheels.worst)
-        # A word that is the teacher's by now is no longer worth asking for.
-        worth = torch.where(agree, 0.0, lost + wheels.likeness * batch.worth)
-        mine = batch.alive & (batch.on_policy & batch.asks)[:, None]
-        counts = mine * torch.where(agree, 1.0, batch.weight)
+        mine = (batch.alive & (batch.on_policy & batch.asks)[:, None]).float()
+        # A word that is the teacher's by now is no longer worth asking for: the two are as likely.
+        right = surer(seen["own_log_p"], batch.top_log_p[..., 0])
+        each, parts = torch.full_like(right, wheels.word), {}
+        if gain is not None:
+            each = each + wheels.likeness * gain.detach().clamp_min(0.0)
+            known = mine * batch.weight * (seen["own"] != batch.best) * right
+            parts["gain"] = half_squares(gain - batch.worth, known, torch.zeros_like(price))
         end = torch.zeros_like(values)
-        return {
-            "go": half_squares(step_errors(values, end, -heat * log_go), counts, price),
-            "ask": half_squares(step_errors(values, end, worth - price - heat * log_ask), counts, price),
+        ask = step_errors(values, end, right * each - price - heat * log_ask)
+        return parts | {
+            "go": half_squares(step_errors(values, end, -heat * log_go), mine, price),
+            "ask": half_squares(ask, mine, price),
         }
 
     def _acted(self, seen: dict[str, Tensor], batch: WheelsBatch, asks: Tensor) -> Tensor:

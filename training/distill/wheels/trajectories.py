@@ -24,7 +24,8 @@ class Trajectory:
     without one; `log_p` (T,): the teacher's log-probability of the token; `top_ids`, `top_log_p` (T, K): the teacher's
     likeliest words; `acted` (T,): GO, ASK (a help segment begins), INSIDE (of one), NEITHER (not by the student);
     `ended`: the last token is the end; `served`: the student wrote it as it would when served; `worth`, `weight` (T,):
-    what asking is worth to the whole text, and how many states that stands for (0: not known); None without forks."""
+    what the teacher's word brings the whole text, and how many states that stands for (0: not known); None without
+    forks."""
 
     number: int
     level: int | None
