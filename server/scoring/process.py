@@ -26,8 +26,11 @@ log = logging.getLogger(__name__)
 
 MOST_TOGETHER = 32
 """Observations in a frame: the first of them waits for the last."""
-MOST_UNDER_WAY = 2
-"""Frames: one being scored and one ready to be, so that the process never waits for the worker's next turn."""
+FEW_TOGETHER = 4
+"""So many wait for no more: from there on a frame of more costs each of them hardly less."""
+MOST_UNDER_WAY = 3
+"""Frames: one being scored and others ready to be, so that the process never waits for the worker's next turn; and
+several, so that the worker has something to go on with while the process scores the rest."""
 START_WITHIN_S = 60.0
 """A sentence encoder brings torch with it, which takes seconds to import, on a busy machine many."""
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
@@ -166,7 +169,9 @@ class _Line(asyncio.Protocol):
     async def ask(self, observation: Observation) -> Scores:
         scored: asyncio.Future[Scores] = self._loop.create_future()
         self._waiting.append((observation, scored))
-        if not self._scheduled:
+        if not self._under_way:
+            self._send()
+        elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._send)  # after whatever else becomes ready in this turn
         return await scored
@@ -203,8 +208,9 @@ class _Line(asyncio.Protocol):
 
     def _send(self) -> None:
         self._scheduled = False
-        while self._waiting and len(self._under_way) < MOST_UNDER_WAY and self._transport is not None:
-            batch, self._waiting = self._waiting[: self.together], self._waiting[self.together :]
+        while self._waiting and (free := MOST_UNDER_WAY - len(self._under_way)) > 0 and self._transport is not None:
+            size = min(self.together, max(FEW_TOGETHER, len(self._waiting) // free))
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
             self._under_way.append(batch)
             self._transport.write(batch_frame([observation for observation, _ in batch]))
             if len(self._under_way) == 1:

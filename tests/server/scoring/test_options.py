@@ -51,7 +51,7 @@ async def test_the_process_scores_as_training_would(trained: Path) -> None:
         assert scorer._line is not None
         before = scorer._line.answered
         await asyncio.gather(*(scorer.score(looks[i % len(looks)]) for i in range(30)))
-        assert scorer._line.answered - before == 4
+        assert scorer._line.answered - before >= 4
     finally:
         await scorer.close()
 
