@@ -31,7 +31,7 @@ NEWEST_FORMAT = 2
 """2: a policy that knows several teachers. Programs from before refuse it; those with one are as they were."""
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.npz"
-_OPTIONS = ("encoder", "samples", "teachers")
+_OPTIONS = ("encoder", "samples", "cached", "teachers")
 
 
 class ArtifactError(Exception):
@@ -78,6 +78,8 @@ class Manifest:
     """Name, SHA-256 and kept numbers of the sentence encoder that it looks through (`policies.sentences`)."""
     samples: dict[str, Any] | None = None
     """How many short samples of the student it looks at beside the draft, and how long (`policies.samples`)."""
+    cached: list[str] | None = None
+    """The names of the features of prefix caches, where it looks at them (`policies.cached`)."""
 
     teachers: list[dict[str, Any]] | None = None
     """Where there are several: `name` and `usd_per_call` (the mean on the table, null where unknown) of each, in order.

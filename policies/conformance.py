@@ -30,7 +30,8 @@ def observations(step: Step) -> list[Observation]:
     """Ordinary and nasty observations at one step."""
     found = []
     for i, text in enumerate(TEXTS):
-        prompt = Prompt(text, text[: i * 10], turn=i + 1, last_route=(None, "student", "teacher")[i % 3])
+        held = (None, 0, 10**9)[i % 3]
+        prompt = Prompt(text, text[: i * 10], i + 1, (None, "student", "teacher")[i % 3], held, held)
         for logprobs in LOGPROBS:
             draft = Draft(TEXTS[-1 - i], logprobs, tuple(-x for x in logprobs), ("stop", "length", None)[i % 3])
             found.append(Observation(step, prompt, draft if step is not Step.ROUTE else None))

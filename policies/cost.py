@@ -1,5 +1,7 @@
 """What a teacher call will cost, expected from the prompt: linear in hashed n-grams and features, in the logarithm.
 
+Where the outcome table says what prefix caches held, those features (`policies.cached`) stand behind the prompt's.
+
 Fitted by `training.cost_model`; numpy only, so that it can be asked in service.
 """
 

@@ -38,7 +38,13 @@ FEATURES_HASH = _hash()
 
 def prompt_of(outcome: Outcome) -> Prompt:
     """The observation's prompt for a row of an outcome table."""
-    return Prompt(text=outcome.prompt, last_user=outcome.last_user, turn=outcome.turn)
+    return Prompt(
+        text=outcome.prompt,
+        last_user=outcome.last_user,
+        turn=outcome.turn,
+        student_cached_tokens=outcome.student_cached_tokens,
+        teacher_cached_tokens=outcome.teacher_cached_tokens,
+    )
 
 
 def draft_of(outcome: Outcome) -> Draft | None:

@@ -15,6 +15,7 @@ from policies.outcome_cells import (
     OutcomeTableError,
     Row,
     columns_of,
+    count_in,
     id_in,
     is_parquet,
     mark_of,
@@ -30,7 +31,9 @@ from policies.outcome_cells import (
 
 NEEDED = ("id", "model", "quality")
 ANSWER_COLUMNS = ("response", "logprobs", "entropies", "finish_reason", "cost", "student_samples")
-COLUMNS = frozenset((*NEEDED, "role", "prompt", "messages", "split", "group", "reference", *ANSWER_COLUMNS))
+CACHED = ("student_cached_tokens", "teacher_cached_tokens")
+"""Read in the student's row; the second only where there is one teacher, as in service."""
+COLUMNS = frozenset((*NEEDED, "role", "prompt", "messages", "split", "group", "reference", *ANSWER_COLUMNS, *CACHED))
 """Columns that are read; others are ignored."""
 
 MOST_TEACHERS = 16
@@ -207,6 +210,7 @@ def _outcome(path: Path, rows: _Rows, survey: _Survey) -> Outcome:
         teacher_model=default.model,
         student_samples=texts_in(path, number, "student_samples", own.get("student_samples")),
         teachers=teachers if len(teachers) > 1 else (),
+        **{name: count_in(path, number, name, own.get(name)) for name in CACHED[: 2 if len(teachers) == 1 else 1]},
     )
 
 

@@ -48,6 +48,9 @@ class Outcome:
     teachers: tuple[Answered, ...] = ()
     """Where the table holds several teachers: all of them, in the same order in every row. The first one's values stand
     under `teacher_…` as well, so whoever knows one teacher sees that one. Empty where there is one."""
+    student_cached_tokens: int | None = None
+    """Tokens of the prompt that the student was believed to hold in its prefix cache before it answered."""
+    teacher_cached_tokens: int | None = None
 
     @property
     def last_user(self) -> str:

@@ -119,6 +119,15 @@ def number_in(path: Path, row: int, column: str, value: object, *, within: tuple
     return number
 
 
+def count_in(path: Path, row: int, column: str, value: object) -> int | None:
+    number = number_in(path, row, column, value, within=(0.0, math.inf))
+    if number is None:
+        return None
+    if not number.is_integer():  # 12.0 is how a column with nulls comes out of many a program
+        raise OutcomeTableError(path, f"expected a whole number, got {shown(value)}", column=column, row=row)
+    return int(number)
+
+
 def text_in(path: Path, row: int, column: str, value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value

@@ -18,7 +18,7 @@ _KINDS = {
     **dict.fromkeys(("logprobs", "entropies"), "numbers"),
     **dict.fromkeys(("tokens_in", "tokens_out"), "count"),
     "student_samples": "texts",
-    "student_sample_tokens": "count",
+    **dict.fromkeys(("student_sample_tokens", "student_cached_tokens", "teacher_cached_tokens"), "count"),
 }
 """Columns that are no text."""
 

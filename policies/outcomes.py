@@ -21,6 +21,7 @@ from policies.outcome_cells import (
     OutcomeTableError,
     Row,
     columns_of,
+    count_in,
     id_in,
     is_parquet,
     mark_of,
@@ -63,7 +64,8 @@ NUMBERS = ("student_cost", "teacher_cost")
 QUALITIES = ("student_quality", "teacher_quality")
 LISTS = ("student_logprobs", "student_entropies")
 TEXT_LISTS = ("student_samples",)
-COLUMNS = ("id", "prompt", "messages", "split", *QUALITIES, *NUMBERS, *TEXTS, *LISTS, *TEXT_LISTS)
+COUNTS = ("student_cached_tokens", "teacher_cached_tokens")
+COLUMNS = ("id", "prompt", "messages", "split", *QUALITIES, *NUMBERS, *TEXTS, *LISTS, *TEXT_LISTS, *COUNTS)
 """Columns that are read; others are ignored."""
 
 _ANOTHER_TEACHER = re.compile(r"teacher[\w.-]*_quality")
@@ -100,6 +102,7 @@ def _outcome(path: Path, number: int, row: Row) -> Outcome:
     rest |= {column: number_in(path, number, column, row.get(column), within=(0.0, math.inf)) for column in NUMBERS}
     rest |= {column: numbers_in(path, number, column, row.get(column)) for column in LISTS}
     rest |= {column: texts_in(path, number, column, row.get(column)) for column in TEXT_LISTS}
+    rest |= {column: count_in(path, number, column, row.get(column)) for column in COUNTS}
     return Outcome(id=identity, prompt=prompt, messages=messages, split=split or split_of(prompt), **rest)
 
 

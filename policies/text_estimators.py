@@ -5,14 +5,17 @@ The estimators are fitted by `training.estimators`; numpy only.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 
 from policies.action import Step
+from policies.cached import CACHE_FEATURES, read_cached
 from policies.draft_features import DRAFT_FEATURES
 from policies.estimators import Arrays, DenseLinear, Forest, NgramLinear
 from policies.features import PromptView, read_draft
+from policies.joint import MOST_JOINED, JointEstimators
 from policies.observation import Draft, Observation
 from policies.prompt_features import PROMPT_FEATURES, Floats, Ints
 from policies.samples import SAMPLE_FEATURES, SampleWish, read_samples
@@ -79,7 +82,7 @@ class StageEstimators:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Estimators:
     """From text to features of a step: the dense ones with the estimates before them."""
 
@@ -89,6 +92,8 @@ class Estimators:
     """What stands behind the features of the prompt, where an encoder was asked for."""
     samples: SampleWish | None = None
     """What stands behind the features of the draft, where samples were asked for."""
+    cached: bool = False
+    """Whether `CACHE_FEATURES` stand behind all of the prompt's, as where the outcome table had their columns."""
 
     def features(self, observations: Sequence[Observation], views: Sequence[PromptView]) -> Floats:
         """(B, F): estimates and features in the order of `feature_names`; all observations are of one step, and `views`
@@ -97,21 +102,32 @@ class Estimators:
         if self.sentences is not None:
             read = self.sentences.read([observation.prompt.last_user for observation in observations])
             prompts = np.concatenate([prompts, read], axis=1)
-        before = self.prompt(prompts, [view.ngrams for view in views])
+        if self.cached:
+            prompts = np.concatenate([prompts, rows_of([read_cached(each.prompt) for each in observations])], axis=1)
+        prompt_ngrams = [view.ngrams for view in views]
         if observations[0].step is Step.ROUTE:
-            return np.concatenate([before, prompts], axis=1)
+            return np.concatenate([self.prompt(prompts, prompt_ngrams), prompts], axis=1)
         assert self.draft is not None
         drafts = [read_draft(each.draft or _NOTHING, view) for each, view in zip(observations, views, strict=True)]
-        both = np.concatenate([prompts, rows_of([dense for dense, _ in drafts])], axis=1)
+        dense, draft_ngrams = rows_of([read for read, _ in drafts]), [ngrams for _, ngrams in drafts]
         if self.samples is not None:
             wish = self.samples
             pairs = zip(observations, views, strict=True)
             agreed = [read_samples(each.draft or _NOTHING, wish, view) for each, view in pairs]
-            both = np.concatenate([both, np.stack(agreed)], axis=1)
+            dense = np.concatenate([dense, np.stack(agreed)], axis=1)
+        if len(observations) <= MOST_JOINED:
+            return self._joined(prompts, dense, prompt_ngrams, draft_ngrams)
+        before = self.prompt(prompts, prompt_ngrams)
+        both = np.concatenate([prompts, dense], axis=1)
         # The draft's estimators see the n-gram estimates of the prompt as well.
         counted = before[:, : len(self.prompt.ngrams.bias)]
-        after = self.draft(np.concatenate([both, counted], axis=1), [ngrams for _, ngrams in drafts])
+        after = self.draft(np.concatenate([both, counted], axis=1), draft_ngrams)
         return np.concatenate([before, after, both], axis=1)
+
+    @cached_property
+    def _joined(self) -> JointEstimators:
+        assert self.draft is not None
+        return JointEstimators(self.prompt, self.draft)
 
     def arrays(self) -> Arrays:
         arrays = self.prompt.arrays("prompt") | (self.draft.arrays("draft") if self.draft is not None else {})
@@ -123,10 +139,12 @@ class Estimators:
         return cls(prompt, StageEstimators.from_arrays(arrays, "draft") if "draft.ngrams.idf" in arrays else None)
 
 
-def feature_names(step: Step, *, sentence_size: int = 0, samples: bool = False, teachers: int = 1) -> tuple[str, ...]:
+def feature_names(
+    step: Step, *, sentence_size: int = 0, samples: bool = False, teachers: int = 1, cached: bool = False
+) -> tuple[str, ...]:
     """Names of what `Estimators.features` returns, in order."""
     estimates = estimate_names(teachers)
-    prompt = (*PROMPT_FEATURES, *sentence_names(sentence_size))
+    prompt = (*PROMPT_FEATURES, *sentence_names(sentence_size), *(CACHE_FEATURES if cached else ()))
     if step is Step.ROUTE:
         return (*estimates, *prompt)
     drafted = (*DRAFT_FEATURES, *(SAMPLE_FEATURES if samples else ()))

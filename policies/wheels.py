@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from policies.action import Step
+from policies.cached import CACHE_FEATURES, read_cached
 from policies.cost import CostModel
 from policies.estimators import Arrays
 from policies.features import PromptView, read_prompt
@@ -26,7 +27,7 @@ from policies.policy import Scores, TeacherScore
 from policies.prompt_features import Floats
 from policies.samples import SampleWish
 from policies.sentences import Sentences, find_encoder
-from policies.text_estimators import ESTIMATES, Estimators, StageEstimators, estimate_names, feature_names
+from policies.text_estimators import ESTIMATES, Estimators, StageEstimators, estimate_names, feature_names, rows_of
 
 if TYPE_CHECKING:
     from policies.artifact import Manifest
@@ -204,7 +205,7 @@ class WheelsPolicy:
             quality = quality + correction[:, 0]
         if self.teachers:
             gains = (gain + correction[:, 1:]) * self.scale
-            return self._of_several(views, quality * self.scale, gains, cost, prices * self.scale, scores)
+            return self._of_several(observations, views, quality * self.scale, gains, cost, prices * self.scale, scores)
         columns = (
             np.minimum(np.maximum(quality * self.scale, 0.0), 1.0),
             (gain + correction[:, 1]) * self.scale,
@@ -217,17 +218,31 @@ class WheelsPolicy:
             for score, row in zip(scores.tolist(), rows, strict=True)
         ]
         if self.cost is not None:
-            bills = self.cost.expected(np.stack([view.dense for view in views]), [view.ngrams for view in views])
+            bills = self.cost.expected(self._billed_by(observations, views), [view.ngrams for view in views])
             for each, usd in zip(found, bills.tolist(), strict=True):
                 each.details["expected_teacher_usd"] = usd
                 each.details["most_teacher_usd"] = usd * self.cost.most
         return found
 
+    def _billed_by(self, observations: Sequence[Observation], views: Sequence[PromptView]) -> Floats:
+        """(B, F): the dense features that bills are expected from."""
+        texts = np.stack([view.dense for view in views])
+        if not self.estimators.cached:
+            return texts
+        return np.concatenate([texts, rows_of([read_cached(each.prompt) for each in observations])], axis=1)
+
     def _of_several(
-        self, views: Sequence[PromptView], quality: Floats, gains: Floats, calls: Floats, price: Floats, scores: Floats
+        self,
+        observations: Sequence[Observation],
+        views: Sequence[PromptView],
+        quality: Floats,
+        gains: Floats,
+        calls: Floats,
+        price: Floats,
+        scores: Floats,
     ) -> list[Scores]:
         """Quality, expected calls and price (B,), gains and scores (B, K) -> what is said of each request."""
-        texts, ngrams = np.stack([view.dense for view in views]), [view.ngrams for view in views]
+        texts, ngrams = self._billed_by(observations, views), [view.ngrams for view in views]
         bills = np.array([model.expected(texts, ngrams) for model in self.costs]).T.tolist()
         most = [model.most for model in self.costs]
         quality = np.minimum(np.maximum(quality, 0.0), 1.0)
@@ -330,10 +345,17 @@ class WheelsPolicy:
             estimators = replace(estimators, sentences=Sentences.from_arrays(encoder, arrays))
         if manifest.samples is not None:
             estimators = replace(estimators, samples=SampleWish.of(manifest.samples))
+        if manifest.cached is not None:
+            if tuple(manifest.cached) != CACHE_FEATURES:
+                raise ValueError(f"it looks at {manifest.cached} of prefix caches, and {CACHE_FEATURES} are known")
+            estimators = replace(estimators, cached=True)
         for step, net in nets.items():
             size = 0 if estimators.sentences is None else estimators.sentences.size
             samples = estimators.samples is not None
-            wanted = len(feature_names(step, sentence_size=size, samples=samples, teachers=max(len(teachers), 1)))
+            names = feature_names(
+                step, sentence_size=size, samples=samples, teachers=max(len(teachers), 1), cached=estimators.cached
+            )
+            wanted = len(names)
             if len(net.mean) != wanted:
                 raise ValueError(f"{step}: {len(net.mean)} features, expected {wanted}")
             if net.skip.shape[1] != 1 + max(len(teachers), 1):

@@ -111,6 +111,18 @@ class SegmentRecord:
     propensity: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CachedRecord:
+    """Tokens of the prompt in the prefix caches of the two models; None where unknown."""
+
+    student_tokens: int | None = None
+    """As it was believed before the decision: what a policy was shown."""
+    teacher_tokens: int | None = None
+    student_hits: int | None = None
+    """As the upstream said afterwards (`prompt_tokens_details.cached_tokens`)."""
+    teacher_hits: int | None = None
+
+
 @quickly_made
 @dataclass(frozen=True)
 class DecisionRecord:
@@ -167,6 +179,8 @@ class DecisionRecord:
     """Where help is switched on: why this request could not have any."""
     sample_tokens: int = 0
     """That the student wrote beside its draft, for a policy that looks at samples."""
+    cached: CachedRecord | None = None
+    """None where nothing is known of prefix caches."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

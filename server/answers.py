@@ -13,6 +13,10 @@ from server.generation_request import Endpoint
 class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int | None = None
+    """Of the prompt, taken from a prefix cache; None where the upstream does not say."""
+    estimated: bool = False
+    """No upstream has said so: it is as much as it can have been."""
 
 
 def read_usage(data: dict[str, Any]) -> Usage | None:
@@ -23,7 +27,13 @@ def read_usage(data: dict[str, Any]) -> Usage | None:
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not isinstance(prompt, int) or prompt < 0:
         return None
-    return Usage(prompt, completion if isinstance(completion, int) and completion >= 0 else 0)
+    completion = completion if isinstance(completion, int) and completion >= 0 else 0
+    details = usage.get("prompt_tokens_details")
+    if not isinstance(details, dict):
+        return Usage(prompt, completion)
+    cached = details.get("cached_tokens")
+    sensible = isinstance(cached, int) and not isinstance(cached, bool) and 0 <= cached <= prompt
+    return Usage(prompt, completion, cached if sensible else None)
 
 
 class DraftReader:

@@ -20,6 +20,7 @@ from server import sse
 from server.answers import DraftReader, Usage, drop_logprobs, read_usage
 from server.asking import Asking
 from server.consultation import Consultation, Verdict
+from server.conversations import cached_record
 from server.errors import (
     BudgetExhausted,
     ClientGone,
@@ -415,6 +416,8 @@ class Exchange:
         for role, streaming in self._streams.items():
             if streaming.usage is not None:
                 self._usage[role] = streaming.usage
+        if self._help is not None:
+            self._usage["student"] = self._help.answer.usage
 
     async def _settle_and_account(self, status: int) -> None:
         await self._reservation.settle(self._billed())
@@ -425,7 +428,7 @@ class Exchange:
         record = self._record(status)
         if self._gateway.promise.limits or self._tokens_reserved:
             self._count_tokens(self._gateway.promise, record)
-        self._gateway.finish(record)
+        self._gateway.finish(record, self._about.prompt.turn, self._usage)
         if self._consulted is not None:
             self._consulted.finish(record, self._aim)
 
@@ -434,12 +437,12 @@ class Exchange:
         usage = self._usage.get("teacher")
         if usage is not None:
             return usage
-        usage = self._reservation.most()
+        most = self._reservation.most()
+        written = most.completion_tokens
         streaming = self._streams.get("teacher")
         if streaming is not None:
-            written = min(usage.completion_tokens, streaming.reader.text_bytes * self._request.choices())
-            usage = Usage(usage.prompt_tokens, written)
-        self._usage["teacher"] = usage
+            written = min(written, streaming.reader.text_bytes * self._request.choices())
+        usage = self._usage["teacher"] = Usage(most.prompt_tokens, written, estimated=True)
         return usage
 
     def _record(self, status: int) -> DecisionRecord:
@@ -505,6 +508,7 @@ class Exchange:
             mixed_response=self._text("student") if text and route == "mixed" else None,
             help_off=self._help_off,
             sample_tokens=0 if self._sampling is None else self._sampling.tokens,
+            cached=cached_record(about.prompt, self._usage),
         )
         if self._asking is None:
             return record

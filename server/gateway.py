@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,7 +14,9 @@ from router.ledger import Admission, Ask, Settlement, Subject
 from router.record import DecisionRecord
 from router.session import Role
 from server.alarms import Alarms
+from server.answers import Usage
 from server.auth import Keys
+from server.conversations import Conversations
 from server.deciding import Decider
 from server.decision_log import DecisionLog
 from server.errors import UnknownThing
@@ -31,7 +32,6 @@ from server.upstream import Upstream
 if TYPE_CHECKING:
     from server.help.worker import HelpWorker
 
-_CONVERSATIONS = 10_000
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -102,7 +102,7 @@ class Gateway:
         self._uncounted: dict[Subject, tuple[int, float]] = {}
         self._unsettled: list[Settlement] = []
         self._counting = asyncio.Lock()
-        self._last_routes: OrderedDict[str, str] = OrderedDict()
+        self.conversations = Conversations(one_teacher=not self.several_teachers)
         self._background: set[asyncio.Task[None]] = set()
         self.take_budget(budget, budget_text, budget_version)
 
@@ -257,26 +257,20 @@ class Gateway:
             found += self.served.warnings(manifest)
         return found
 
-    # Conversations and records
+    # Records
 
     def note_quality(self, row: Mapping[str, Any], quality: float) -> None:
         """The first feedback on a decision, whose record is `row`."""
         self.alarms.feedback(row, quality, one_step=row["policy_version"] in self.decider.one_step_versions)
 
-    def last_route(self, conversation: str) -> str | None:
-        return self._last_routes.get(conversation) if conversation else None
-
-    def finish(self, record: DecisionRecord) -> None:
+    def finish(self, record: DecisionRecord, turn: int, usage: Mapping[Role, Usage]) -> None:
+        """`turn`: of its conversation, from 1. `usage`: what the answers cost, as far as it is known."""
         self.log.append(record)
         self.metrics.finished(record)
         self.decider.learn(record)
         if not self.counts_tokens:  # under limits on tokens or money no share of requests is asked for
             self.alarms.request(record)
-        if record.conversation and record.status == 200:
-            self._last_routes[record.conversation] = record.route
-            self._last_routes.move_to_end(record.conversation)
-            if len(self._last_routes) > _CONVERSATIONS:
-                self._last_routes.popitem(last=False)
+        self.conversations.note(record, turn, usage)
 
     async def drain(self) -> None:
         """Tells the ledger what it does not know yet, and waits for releases that are still under way."""

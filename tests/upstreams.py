@@ -68,6 +68,8 @@ class Answer:
     stop_reason: int | str | None = None
     """A stop token's id or a stop string, as vLLM reports it."""
     prompt_tokens: int = 5
+    cached_tokens: int | None = None
+    """Of the prompt, in `prompt_tokens_details`, as vLLM reports it where it is told to; None: no such field."""
 
     @property
     def text(self) -> str:
@@ -310,9 +312,10 @@ class _Shapes:
             "model": body.get("model", model),
         }
 
-    def usage(self, tokens: int) -> dict[str, int]:
-        prompt = self.answer.prompt_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+    def usage(self, tokens: int) -> dict[str, Any]:
+        prompt, cached = self.answer.prompt_tokens, self.answer.cached_tokens
+        usage = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+        return usage if cached is None else {**usage, "prompt_tokens_details": {"cached_tokens": cached}}
 
     def whole(self) -> dict[str, Any]:
         reply, last = self.answer, len(self.answer.tokens)

@@ -67,7 +67,9 @@ def with_policy(traffic: Recorded, policy: Policy, share: float) -> Candidate:
     for i, row in enumerate(traffic.rows):
         if not traffic.routed[i]:
             continue
-        prompt = Prompt(text=row.prompt or "", last_user=row.prompt or "")
+        text = row.prompt or ""
+        held = {name: getattr(row, name) for name in ("student_cached_tokens", "teacher_cached_tokens")}
+        prompt = Prompt(text=text, last_user=text, **held)
         if Step.ROUTE in policy.steps:
             scores = policy.score(Observation(Step.ROUTE, prompt, None, state))
             first[i], details[i] = scores.score, scores.details

@@ -22,6 +22,7 @@ from training.asking import Asking, Endpoint, Reply, ask, sample
 __all__ = ["Asking", "CannotCollect", "Collected", "Endpoint", "Grade", "Question", "collect", "read_questions"]
 
 _SAMPLES = ("student_samples", "student_sample_tokens")
+_CACHED = ("student_cached_tokens", "teacher_cached_tokens")
 GATEWAY = "http://127.0.0.1:8080/v1"
 
 
@@ -37,6 +38,8 @@ class Question:
     reference: str | None = None
     group: str | None = None
     split: str | None = None
+    cached: tuple[int | None, int | None] = (None, None)
+    """Tokens that student and teacher held in their prefix caches when this was asked in service; carried on."""
 
     @property
     def text(self) -> str:
@@ -48,7 +51,8 @@ Grade = Callable[[aiohttp.ClientSession, Question, str], Awaitable[float]]
 
 
 def read_questions(path: Path) -> list[Question]:
-    """JSON lines with `id`, `prompt` or `messages`, and maybe `reference`, `group`, `split`. Raises CannotCollect."""
+    """JSON lines with `id`, `prompt` or `messages`, and maybe `reference`, `group`, `split`, and the columns of prefix
+    caches. Raises CannotCollect."""
     if not path.is_file():
         raise CannotCollect(f"{path}: no such file")
     found: list[Question] = []
@@ -98,7 +102,13 @@ def _question(path: Path, number: int, line: bytes) -> Question:
     identity = row.get("id", number)
     if not isinstance(identity, (str, int)) or isinstance(identity, bool) or identity == "":
         raise CannotCollect(f"{place}: id must be text")
-    return Question(str(identity), messages, prompt, **texts)
+    cached: list[int | None] = []
+    for name in _CACHED:
+        tokens = row.get(name)
+        if tokens is not None and (not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0):
+            raise CannotCollect(f"{place}: {name} must be a whole number of tokens")
+        cached.append(tokens)
+    return Question(str(identity), messages, prompt, **texts, cached=(cached[0], cached[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +184,11 @@ async def collect(
         except BaseExceptionGroup as several:
             raise _first(several) from None
     ordered = [rows[question.id] for question in questions]
+    if any(question.cached != (None, None) for question in questions):
+        ordered = [
+            row | dict(zip(_CACHED, question.cached, strict=True))
+            for row, question in zip(ordered, questions, strict=True)
+        ]
     if failed and failed == len(questions):
         models = "all models" if others else "both models"
         raise CannotCollect(f"no prompt was answered by {models}; the first: {first_error}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policies.cached import CACHE_FEATURES
 from policies.cost import CLIP, CostModel
 from policies.prompt_features import NGRAMS, PROMPT_FEATURES, Floats, Ints
 from training.dataset import Bools, Ragged, Table
@@ -97,8 +98,11 @@ def _solve(features: _Features, target: Floats, rows: Bools, config: CostConfig)
     return weights
 
 
-def fit_cost(table: Table, cost: Floats, config: CostConfig | None = None) -> FittedCost:
-    """Fits on the training rows whose `cost` (N,) is known and above zero. Raises CannotExpectCost."""
+def fit_cost(table: Table, cost: Floats, config: CostConfig | None = None, *, cached: bool = False) -> FittedCost:
+    """Fits on the training rows whose `cost` (N,) is known and above zero. Raises CannotExpectCost.
+
+    `cached`: the last of the prompt's features say what prefix caches hold (`policies.cached`); bills may hang on it.
+    """
     config = config or CostConfig()
     known = (table.split == "train") & (np.nan_to_num(cost) > 0)
     if known.sum() < LEAST_ROWS:
@@ -108,6 +112,8 @@ def fit_cost(table: Table, cost: Floats, config: CostConfig | None = None) -> Fi
     index, value, starts, idf = _tfidf(table.prompt_ngrams, known, config.least_documents)
     # What an encoder adds behind the plain features is not looked at: length and words say what a call will cost.
     prompt = table.prompt[:, : len(PROMPT_FEATURES)]
+    if cached:
+        prompt = np.hstack([prompt, table.prompt[:, -len(CACHE_FEATURES) :]])
     std = prompt[known].std(axis=0)
     mean, std = prompt[known].mean(axis=0), np.where(std < 1e-6, 1.0, std)
     scale = config.dense_scale / np.sqrt(prompt.shape[1])

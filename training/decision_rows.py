@@ -44,6 +44,9 @@ class Logged:
     prompt: str | None = None
     student_response: str | None = None
     student_logprobs: tuple[float, ...] | None = None
+    student_cached_tokens: int | None = None
+    """What the policy was told of prefix caches."""
+    teacher_cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ def _logged(where: str, row: dict[str, Any], quality: float | None) -> Logged:
                 "update training-wheels"
             )
         logprobs = row.get("student_logprobs")
+        cached = row.get("cached") or {}
         return Logged(
             id=row["id"],
             at=float(row["at"]),
@@ -163,6 +167,8 @@ def _logged(where: str, row: dict[str, Any], quality: float | None) -> Logged:
             prompt=row.get("prompt"),
             student_response=row.get("student_response"),
             student_logprobs=None if logprobs is None else tuple(logprobs),
+            student_cached_tokens=cached.get("student_tokens"),
+            teacher_cached_tokens=cached.get("teacher_tokens"),
         )
     except LogError:
         raise

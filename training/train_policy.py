@@ -199,7 +199,7 @@ def train_policy(
     from training.evaluate_several import evaluate_several
     from training.learner import begin, finish, run
     from training.lessons import prepare
-    from training.widening import widen
+    from training.widening import knows_cached, widen
 
     # One thread: the nets are small, and sums in a fixed order make a run reproducible.
     torch.set_num_threads(1)
@@ -218,7 +218,13 @@ def train_policy(
     if found is not None:
         progress.stage("encoding sentences", len(kept))
     table, looks = widen(
-        table, kept, encoder=found, size=encoder_size, samples=samples, tick=lambda n: progress.tick(n, "")
+        table,
+        kept,
+        encoder=found,
+        size=encoder_size,
+        samples=samples,
+        cached=knows_cached(kept),
+        tick=lambda n: progress.tick(n, ""),
     )
     described = looks.described()
     if samples is not None:
@@ -273,6 +279,7 @@ def train_policy(
         teachers=_priced(table) if table.teachers else None,
         encoder=described["encoder"],
         samples=described["samples"],
+        cached=described["cached"],
     )
     report = {
         **measured,
@@ -309,7 +316,7 @@ def with_bills(policy: "WheelsPolicy", outcomes: Sequence[Outcome], table: "Tabl
 
     config = CostConfig(within=0.995)
     try:
-        fitted = [fit_cost(table, cost, config) for cost in table.teacher_costs]
+        fitted = [fit_cost(table, cost, config, cached=policy.estimators.cached) for cost in table.teacher_costs]
     except CannotExpectCost:
         return policy
     bills = fitted[0]

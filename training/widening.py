@@ -1,14 +1,16 @@
-"""A table with the columns that options of training add: sentences behind the prompt's, samples behind the draft's.
+"""A table with the columns that options of training add: sentences, and then what prefix caches hold, behind the
+prompt's, samples behind the draft's.
 
 The policy is given the same options (`Looks`), so that in service it reads what was read here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from policies.cached import CACHE_FEATURES, read_cached
 from policies.features import draft_of, prompt_of
 from policies.observation import Draft
 from policies.outcomes import Outcome
@@ -26,16 +28,23 @@ class Looks:
 
     sentences: Sentences | None = None
     samples: SampleWish | None = None
+    cached: bool = False
 
     def given_to(self, estimators: Estimators) -> Estimators:
-        return replace(estimators, sentences=self.sentences, samples=self.samples)
+        return replace(estimators, sentences=self.sentences, samples=self.samples, cached=self.cached)
 
-    def described(self) -> dict[str, dict[str, Any] | None]:
+    def described(self) -> dict[str, Any]:
         """For the manifest."""
         return {
             "encoder": None if self.sentences is None else self.sentences.describe(),
             "samples": None if self.samples is None else self.samples.describe(),
+            "cached": list(CACHE_FEATURES) if self.cached else None,
         }
+
+
+def knows_cached(rows: Iterable[Outcome]) -> bool:
+    """Whether any row says what a prefix cache held; a column of nulls is no column."""
+    return any(row.student_cached_tokens is not None or row.teacher_cached_tokens is not None for row in rows)
 
 
 def widen(
@@ -45,6 +54,7 @@ def widen(
     encoder: Encoder | None = None,
     size: int = 0,
     samples: SampleWish | None = None,
+    cached: bool = False,
     tick: Callable[[int], None] = lambda _: None,
 ) -> tuple[Table, Looks]:
     """The table with the columns asked for, and what the policy must look at to have them too.
@@ -56,7 +66,10 @@ def widen(
         vectors = read_all(encoder, [prompt_of(row).last_user for row in rows], tick=tick)
         sentences = fit_sentences(encoder, vectors, table.split == "train", size)
         table = replace(table, prompt=np.hstack([table.prompt, sentences.project(vectors)]))
+    if cached:
+        held = np.stack([read_cached(prompt_of(row)) for row in rows])
+        table = replace(table, prompt=np.hstack([table.prompt, held]))
     if samples is not None and table.draft is not None:
         read = [read_samples(draft_of(row) or Draft(""), samples, read_prompt(prompt_of(row))) for row in rows]
         table = replace(table, draft=np.hstack([table.draft, np.stack(read)]))
-    return table, Looks(sentences, samples)
+    return table, Looks(sentences, samples, cached)

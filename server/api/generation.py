@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 
-from policies.observation import Prompt
 from router.ledger import Subject
 from server.auth import Key
 from server.errors import ClientGone, GatewayError
@@ -84,9 +83,8 @@ def _about(gateway: Gateway, at: float, key: Key, headers: dict[str, str], reque
     prompt = request.prompt
     if not conversation and request.endpoint == "chat":
         conversation = _same_beginning(key, request)
-    last_route = gateway.last_route(conversation) if prompt.turn > 1 else None
-    if last_route is not None:
-        prompt = Prompt(prompt.text, prompt.last_user, prompt.turn, last_route)
+    if prompt.turn > 1 and conversation:
+        prompt = gateway.conversations.told(conversation, request)
     tags = headers.get("x-tw-tags")
     return Request(
         at=at,
@@ -99,7 +97,8 @@ def _about(gateway: Gateway, at: float, key: Key, headers: dict[str, str], reque
 
 
 def _same_beginning(key: Key, request: GenerationRequest) -> str:
-    """Turns of one conversation share what comes up to the first user message: enough to remember who answered last."""
+    """Turns of one conversation share what comes up to the first user message: enough to remember who answered
+    last, and about how much of it each model has read."""
     parts = []
     for message in request.body["messages"]:
         content = message.get("content")

@@ -65,6 +65,7 @@ def as_outcomes(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for record in sorted(records.values(), key=lambda record: float(record["at"])):
         quality = qualities.get(record["id"], (0.0, None))[1]
         last = record["steps"][-1] if record["steps"] else None
+        cached = record.get("cached") or {}
         yield {
             "id": record["id"],
             "prompt": record["prompt"],
@@ -73,6 +74,8 @@ def as_outcomes(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             "student_response": record["student_response"],
             "teacher_response": record["teacher_response"],
             "student_logprobs": record["student_logprobs"],
+            "student_cached_tokens": cached.get("student_tokens"),
+            "teacher_cached_tokens": cached.get("teacher_tokens"),
             "student_cost": None,
             "teacher_cost": record["teacher_usd"] if record["teacher_calls"] else None,
             "group": record["tags"][0] if record["tags"] else None,

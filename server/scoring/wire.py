@@ -1,6 +1,7 @@
 """What a worker and its scoring process say to each other, in `server.frames`.
 
-worker  -> child   [[observation, ...]]            one frame, one batch
+worker  -> child   [[observation, ...]]            one frame, one batch; what prefix caches hold stands behind an
+                   observation only where it is known, so that without it rows are what they were
 child   -> worker  [[score, {detail: number}], ...] in order; [null, "why"] where the policy raised; of a policy that
                    knows several teachers [score, {...}, [[name, score, gain, usd, most_usd], ...]]
 child   -> worker  {"name", "version", "steps", "typical", "samples", "together"} or {"error"}: the first frame, once
@@ -27,19 +28,23 @@ def observation_row(observation: Observation) -> list[Any]:
         if draft is None
         else [draft.text, draft.logprobs, draft.entropies, draft.finish_reason, draft.complete, *draft.samples]
     )
-    return [
+    row = [
         observation.step.value, prompt.text, last, prompt.turn, prompt.last_route, drafted, budget.share, budget.left
     ]  # fmt: skip
+    student, teacher = prompt.student_cached_tokens, prompt.teacher_cached_tokens
+    return row if student is None and teacher is None else [*row, student, teacher]
 
 
 def observation_of(row: Sequence[Any]) -> Observation:
-    step, text, last, turn, last_route, drafted, share, left = row
+    step, text, last, turn, last_route, drafted, share, left, *cached = row
     last_user = text[len(text) - last :] if isinstance(last, int) else last
     draft = None
     if drafted is not None:
         words, logprobs, entropies, finish_reason, complete, *samples = drafted
         draft = Draft(words, tuple(logprobs), tuple(entropies), finish_reason, complete, tuple(samples))
-    return Observation(_STEPS[step], Prompt(text, last_user, turn, last_route), draft, BudgetState(share, left))
+    # Rows may come to have more behind these: from whoever sends more than is known here.
+    prompt = Prompt(text, last_user, turn, last_route, *cached[:2])
+    return Observation(_STEPS[step], prompt, draft, BudgetState(share, left))
 
 
 def batch_frame(observations: Sequence[Observation]) -> bytes:

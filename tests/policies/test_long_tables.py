@@ -157,3 +157,16 @@ def test_tables_with_other_teachers_do_not_go_together(tmp_path: Path) -> None:
     one = write_jsonl(tmp_path / "one.jsonl", *({**each, "id": each["id"] * 2} for each in THREE[:2]))
     with pytest.raises(TeachersDiffer, match="medium, large in one, one teacher in another"):
         teachers_of(read_outcomes(both, one))
+
+
+def test_what_prefix_caches_hold_stands_in_the_students_row(tmp_path: Path) -> None:
+    """Of several teachers it is not known who will be asked, so only the student's is read."""
+    held = {"student_cached_tokens": 12, "teacher_cached_tokens": 30}
+    rows = [row("a", "small", 0.0, **held), row("a", "medium", 0.5), row("a", "large", 1.0)]
+    (two,) = read_outcomes(write_jsonl(tmp_path / "two.jsonl", *rows))
+    (one,) = read_outcomes(write_jsonl(tmp_path / "one.jsonl", *rows[:2]))
+    assert (two.student_cached_tokens, two.teacher_cached_tokens) == (12, None)
+    assert (one.student_cached_tokens, one.teacher_cached_tokens) == (12, 30)
+    rows[0]["student_cached_tokens"] = "many"
+    with pytest.raises(OutcomeTableError, match="column 'student_cached_tokens', row 1: expected a number, got str"):
+        read_outcomes(write_jsonl(tmp_path / "wrong.jsonl", *rows))

@@ -84,6 +84,15 @@ def test_qualities_may_be_unknown(tmp_path: Path) -> None:
     assert outcome.teacher_quality == 1.0
 
 
+@pytest.mark.parametrize("write", [write_jsonl, write_parquet])
+def test_cached_tokens_are_counts_or_unknown(tmp_path: Path, write) -> None:
+    """12.0 is how a column of counts with nulls comes out of many a program."""
+    rows = [{**ROW, "student_cached_tokens": 12.0}, {**ROW, "id": "b", "student_cached_tokens": None}]
+    found = read_outcomes(write(tmp_path / "table.parquet" if write is write_parquet else tmp_path / "t.jsonl", *rows))
+    assert [(row.student_cached_tokens, row.teacher_cached_tokens) for row in found] == [(12, None), (None, None)]
+    assert isinstance(found[0].student_cached_tokens, int)
+
+
 def test_the_split_is_made_by_hashing_the_prompt(tmp_path: Path) -> None:
     rows = [{**ROW, "id": str(i), "prompt": f"question {i}", "split": None} for i in range(2000)]
     outcomes = read_outcomes(write_jsonl(tmp_path / "t.jsonl", *rows))
@@ -118,6 +127,12 @@ def test_rows_stream_before_a_later_fault(tmp_path: Path) -> None:
         ({"student_logprobs": "x"}, "student_logprobs", "expected a list of numbers, got str 'x'"),
         ({"student_logprobs": [None]}, "student_logprobs", "expected a list of numbers without nulls or NaN"),
         ({"student_response": 5}, "student_response", "expected text, got int 5"),
+        ({"student_cached_tokens": "many"}, "student_cached_tokens", "expected a number, got str 'many'"),
+        ({"student_cached_tokens": True}, "student_cached_tokens", "expected a number, got bool True"),
+        ({"student_cached_tokens": 1.5}, "student_cached_tokens", "expected a whole number, got float 1.5"),
+        ({"teacher_cached_tokens": -1}, "teacher_cached_tokens", "-1 is out of range, expected at least 0 and finite"),
+        ({"teacher_cached_tokens": math.nan}, "teacher_cached_tokens", "not a number (NaN); leave unknown values null"),
+        ({"teacher_cached_tokens": [3]}, "teacher_cached_tokens", "expected a number, got list [3]"),
         ({"id": "first"}, "id", "id 'first' occurs twice"),
     ],
 )

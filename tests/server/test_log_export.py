@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 from click.testing import CliRunner
 
+from policies.outcomes import read_outcomes
 from server.cli import main
 from tests.server.gateways import ScriptedPolicy, running_gateway
 from tests.upstreams import answer, scripted_pair
@@ -34,6 +35,22 @@ async def test_decisions_and_feedback_become_rows_of_an_outcome_table(tmp_path: 
     assert [(row["student_quality"], row["teacher_quality"]) for row in rows] == [(0.0, None), (None, 1.0)]
     assert all(0 < row["propensity"] <= 1 for row in rows)
     assert {row["policy"] for row in rows} == {"v1"}
+
+
+async def test_what_prefix_caches_held_becomes_columns(tmp_path: Path) -> None:
+    state, out = tmp_path / "state", tmp_path / "log.parquet"
+    first = [{"role": "user", "content": QUESTION}]
+    second = [*first, {"role": "assistant", "content": "42"}, {"role": "user", "content": "Sure?"}]
+    async with (
+        scripted_pair({QUESTION: answer("42")}) as pair,
+        running_gateway(state, pair.student.url, pair.teacher.url, log_text=True) as gateway,
+    ):
+        for messages in (first, second):
+            await gateway.chat("", messages=messages)
+    result = CliRunner().invoke(main, ["log", "export", "--state-dir", str(state), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    found = [(row.student_cached_tokens, row.teacher_cached_tokens) for row in read_outcomes(out)]
+    assert found == [(None, None), (5 + 1, 0)]
 
 
 def test_an_empty_log_writes_nothing(tmp_path: Path) -> None:

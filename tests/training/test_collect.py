@@ -303,3 +303,19 @@ async def test_samples_that_do_not_come_are_null(upstream: Upstream, tmp_path: P
     assert counts.failed == 0
     assert [row.student_samples for row in read_outcomes(out)] == [None, None]
     assert len([body for body in upstream.asked if body["temperature"]]) == 2 * asked
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+async def test_what_prefix_caches_held_is_carried_on(upstream: Upstream, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"t.{suffix}"
+    asked = ({**TWO[0], "student_cached_tokens": 12, "teacher_cached_tokens": 0}, TWO[1])
+    await run(upstream, prompts(tmp_path / "p.jsonl", *asked), out)
+    found = [(row.student_cached_tokens, row.teacher_cached_tokens) for row in read_outcomes(out)]
+    assert found == [(12, 0), (None, None)]
+
+
+@pytest.mark.parametrize("wrong", ["12", 1.5, -1, True])
+def test_cached_tokens_of_questions_are_counts(tmp_path: Path, wrong: object) -> None:
+    path = prompts(tmp_path / "p.jsonl", {**TWO[0], "teacher_cached_tokens": wrong})
+    with pytest.raises(CannotCollect, match="row 1: teacher_cached_tokens must be a whole number of tokens"):
+        read_questions(path)

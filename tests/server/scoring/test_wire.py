@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -5,7 +7,7 @@ from policies.action import Step
 from policies.observation import BudgetState, Draft, Observation, Prompt
 from policies.policy import Scores
 from server.frames import Frames, frame
-from server.scoring.wire import batch_frame, observation_of, outcome_row
+from server.scoring.wire import batch_frame, observation_of, observation_row, outcome_row
 
 texts = st.text(max_size=20)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -19,12 +21,14 @@ drafts = st.builds(
     samples=st.lists(texts, max_size=3).map(tuple),
 )
 prompts = st.builds(
-    lambda before, last, apart, turn, route: Prompt(last if apart else before + last, last, turn, route),
+    lambda before, last, apart, *more: Prompt(last if apart else before + last, last, *more),
     texts,
     texts,
     st.booleans(),
     st.integers(1, 9),
     st.none() | st.sampled_from(["student", "teacher"]),
+    st.none() | st.integers(0, 10**6),
+    st.none() | st.integers(0, 10**6),
 )
 observations = st.builds(
     Observation, st.sampled_from(Step), prompts, st.none() | drafts, st.builds(BudgetState, numbers, numbers)
@@ -45,6 +49,16 @@ def test_a_last_message_that_is_not_the_end_of_the_text_is_sent_whole() -> None:
     sent = Observation(Step.ROUTE, Prompt("question\nanswer so far", "question"))
     (rows,) = Frames().feed(batch_frame([sent]))
     assert observation_of(rows[0]) == sent
+
+
+def test_rows_are_what_they_were_where_nothing_is_known_of_prefix_caches() -> None:
+    """So whichever of the two processes is from before that, or after, the other one understands it."""
+    plain = Observation(Step.ROUTE, Prompt("a", "a", 2, "student"))
+    assert len(observation_row(plain)) == 8
+    told = observation_row(replace(plain, prompt=replace(plain.prompt, teacher_cached_tokens=7)))
+    assert told[:8] == observation_row(plain)
+    assert told[8:] == [None, 7]
+    assert observation_of([*told, "more, from a later version"]).prompt == Prompt("a", "a", 2, "student", None, 7)
 
 
 def test_lone_surrogates_become_question_marks() -> None:
