@@ -111,7 +111,8 @@ class SegmentRecord:
     propensity: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@quickly_made
+@dataclass(frozen=True)
 class CachedRecord:
     """Tokens of the prompt in the prefix caches of the two models; None where unknown."""
 

@@ -78,14 +78,10 @@ def _student_was_asked(record: DecisionRecord) -> bool:
 
 def cached_record(prompt: Prompt, usage: Mapping[Role, Usage]) -> CachedRecord | None:
     """What was believed and what came of it; None where nothing is known of either."""
-    student = teacher = None
-    for role, said in usage.items():
-        if said.cached_tokens is not None:
-            if role == "student":
-                student = said.cached_tokens
-            else:
-                teacher = said.cached_tokens
-    believed = prompt.student_cached_tokens, prompt.teacher_cached_tokens
-    if student is None and teacher is None and believed == (None, None):
+    student, teacher = usage.get("student"), usage.get("teacher")
+    student_hits = None if student is None else student.cached_tokens
+    teacher_hits = None if teacher is None else teacher.cached_tokens
+    student_believed, teacher_believed = prompt.student_cached_tokens, prompt.teacher_cached_tokens
+    if student_hits is teacher_hits is student_believed is teacher_believed is None:
         return None
-    return CachedRecord(*believed, student, teacher)
+    return CachedRecord(student_believed, teacher_believed, student_hits, teacher_hits)

@@ -52,7 +52,8 @@ def test_a_last_message_that_is_not_the_end_of_the_text_is_sent_whole() -> None:
 
 
 def test_rows_are_what_they_were_where_nothing_is_known_of_prefix_caches() -> None:
-    """So whichever of the two processes is from before that, or after, the other one understands it."""
+    """A worker from before that sends such rows to a child that it starts after an upgrade; and what comes to stand
+    behind them in later versions is passed over."""
     plain = Observation(Step.ROUTE, Prompt("a", "a", 2, "student"))
     assert len(observation_row(plain)) == 8
     told = observation_row(replace(plain, prompt=replace(plain.prompt, teacher_cached_tokens=7)))
