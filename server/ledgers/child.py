@@ -23,7 +23,8 @@ from server.ledgers.sqlite import LedgerFile
 from server.ledgers.upkeep import Upkeep
 from server.ledgers.wire import Run, run_of, said_of
 
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 16
+"""Read at once. A larger buffer is mapped and unmapped at every read."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,6 +24,9 @@ from server.lifetime import die_with_parent  # noqa: E402
 from server.scoring.scorer import samples_of, typical_of  # noqa: E402
 from server.scoring.wire import observation_of, outcome_row  # noqa: E402
 
+MOST_BYTES = 1 << 16
+"""Read at once. A larger buffer is mapped and unmapped at every read."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="One policy, answering over a socket. `tw serve` starts it.")
@@ -70,7 +73,7 @@ def serve(line: socket.socket, policy: Policy) -> None:
     frames = Frames()
     together = policy if isinstance(policy, BatchPolicy) else None  # once: the look at a protocol costs 20 us
     while True:
-        data = line.recv(1 << 20)
+        data = line.recv(MOST_BYTES)
         if not data:
             return
         for rows in frames.feed(data):
