@@ -1,8 +1,9 @@
 """What an admission costs: `python -m benchmarks.ledger [--quick] [--out FILE]`.
 
 Every client asks one after the other: each request is counted, one in five asks for the teacher and is settled after.
-Three limits are in force (a share, calls a day, dollars a day per key). CPU is that of the whole process, event loop
-and ledger thread together, per admission; so divide what a gateway can spend on a request by it.
+Three limits are in force (a share, calls a day, dollars a day per key). CPU is per admission, that of the event loop
+and of whatever keeps the ledger together: nothing else (`memory`), a thread (`sqlite, thread`: programs that keep a
+ledger without a gateway), or a process beside it (`sqlite, process`: the gateway's workers).
 """
 
 import argparse
@@ -10,17 +11,20 @@ import asyncio
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import uvloop
 
+from benchmarks.processes import cpu_seconds
 from router.budget import Budget, Limit, Window
 from router.ledger import Ask, Settlement, Subject
 from server.ledgers import Ledger, LedgerUnavailable
 from server.ledgers.memory import MemoryLedger
+from server.ledgers.process import ProcessLedger
 from server.ledgers.sqlite import SqliteLedger
 
 BUDGET = Budget(
@@ -68,15 +72,33 @@ async def client(ledger: Ledger, name: str, asks: int, latencies_s: list[float])
 async def load(ledger: Ledger, name: str, concurrent: int, asks: int) -> tuple[list[float], float, float, int]:
     """(latencies in s, seconds, CPU seconds, unavailable)"""
     latencies_s: list[float] = []
-    began, cpu = time.perf_counter(), time.process_time()
+    began, cpu = time.perf_counter(), used_s(ledger)
     clients = (client(ledger, f"{name}-{i}", asks // concurrent, latencies_s) for i in range(concurrent))
     unavailable = sum(await asyncio.gather(*clients))
-    return latencies_s, time.perf_counter() - began, time.process_time() - cpu, unavailable
+    return latencies_s, time.perf_counter() - began, used_s(ledger) - cpu, unavailable
 
 
-def measure(make: Callable[[], Ledger], ledger: str, concurrent: int, asks: int) -> Result:
+def used_s(ledger: Ledger) -> float:
+    """CPU seconds of this process so far, and of the ledger's where it has one."""
+    beside = ledger.pid if isinstance(ledger, ProcessLedger) else None
+    return time.process_time() + (0.0 if beside is None else cpu_seconds(beside))
+
+
+async def memory() -> Ledger:
+    return MemoryLedger()
+
+
+async def in_thread(path: Path) -> Ledger:
+    return SqliteLedger.open(path)
+
+
+async def in_process(path: Path) -> Ledger:
+    return await ProcessLedger.start(path)
+
+
+def measure(make: Callable[[], Awaitable[Ledger]], ledger: str, concurrent: int, asks: int) -> Result:
     async def run() -> Result:
-        subject = make()
+        subject = await make()
         await subject.set_budget(BUDGET, "benchmark", "benchmark", NOW)
         await load(subject, "warm", concurrent, asks // 10)
         found = await load(subject, "hot", concurrent, asks)
@@ -88,7 +110,7 @@ def measure(make: Callable[[], Ledger], ledger: str, concurrent: int, asks: int)
 
 def worker(path: Path, name: str, concurrent: int, asks: int, out: "multiprocessing.Queue[object]") -> None:
     async def run() -> None:
-        ledger = SqliteLedger.open(path)
+        ledger = await ProcessLedger.start(path)
         await load(ledger, f"{name}-warm", concurrent, asks // 10)
         out.put(await load(ledger, name, concurrent, asks))
         await ledger.close()
@@ -111,7 +133,7 @@ def measure_workers(path: Path, workers: int, concurrent: int, asks: int) -> Res
     found = [out.get(timeout=600) for _ in started]
     for each in started:
         each.join()
-    return result("sqlite", workers, concurrent, found)
+    return result("sqlite, process", workers, concurrent, found)
 
 
 def result(
@@ -150,9 +172,10 @@ def main() -> None:
     results = []
     with TemporaryDirectory() as folder:
         for concurrent in (1, 16, 64):
-            results.append(measure(MemoryLedger, "memory", concurrent, asks))
-            path = Path(folder) / f"{concurrent}.db"
-            results.append(measure(lambda path=path: SqliteLedger.open(path), "sqlite", concurrent, asks))  # type: ignore[misc]
+            results.append(measure(memory, "memory", concurrent, asks))
+            for name, make in (("thread", in_thread), ("process", in_process)):
+                path = Path(folder) / f"{name}-{concurrent}.db"
+                results.append(measure(partial(make, path), f"sqlite, {name}", concurrent, asks))
         for workers in (2, 4):
             results.append(measure_workers(Path(folder) / f"w{workers}.db", workers, 16, asks // workers))
     print(table(results))
