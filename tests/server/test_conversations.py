@@ -15,7 +15,9 @@ from server.answers import Usage, read_usage
 from server.conversations import Conversations, cached_record
 from server.generation_request import GenerationRequest, read_request
 from tests.server.gateways import Running, ScriptedPolicy, running_gateway
+from tests.server.help.test_gateway import helping
 from tests.server.test_decision_log import record
+from tests.server.test_gateway import content
 from tests.upstreams import Answer, scripted_pair
 
 FIRST = [{"role": "user", "content": "What is 17 + 26? " * 10}]
@@ -88,6 +90,16 @@ async def test_no_more_is_believed_than_the_prompt_can_hold(tmp_path: Path) -> N
             await talk(gateway, "auto", conversation="again")
             await gateway.chat("", {"x-tw-conversation": "again"}, messages=short)
     assert policy.seen[1].prompt.student_cached_tokens == len("a\nb\nc") + 16 * 4
+
+
+async def test_of_a_helped_answer_the_student_holds_all_and_the_teacher_nobody_knows_what(tmp_path: Path) -> None:
+    async with helping(tmp_path) as (gateway, _):
+        _, first, data = await gateway.chat("", messages=FIRST)
+        assert (await gateway.record(first))["route"] == "mixed"
+        reply = {"role": "assistant", "content": content(data)}
+        _, second, _ = await gateway.chat("", messages=[*FIRST, reply, {"role": "user", "content": "Sure?"}])
+        cached = (await gateway.record(second))["cached"]
+    assert cached == {"student_tokens": 5 + 7, "teacher_tokens": None, "student_hits": None, "teacher_hits": None}
 
 
 # What is remembered
