@@ -6,26 +6,21 @@ load each of those is a wait (docs/decisions/0007). What one turn of the loop as
 
 import asyncio
 import contextlib
-import logging
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from router import budget_codec, windows
 from router.admission import estimate
 from router.budget import Budget
 from router.ledger import Admission, Ask, Balance, Settlement, Subject
-from server.frames import Frames, framed
+from server.beside import Beside, Line, StartFailed
+from server.frames import framed
 from server.ledgers import LedgerUnavailable, steps, wire
 from server.ledgers.sqlite import BUDGET_WITHIN_S, CLOSE_WITHIN_S, OPEN_WITHIN_S, SETTLE_WITHIN_S
 from server.ledgers.steps import NO_BUDGET, Admitted, Running
 from server.ledgers.waiting import Waiting
-
-log = logging.getLogger(__name__)
 
 START_WITHIN_S = OPEN_WITHIN_S + 25.0
 RESTART_AFTER_S = (0.05, 0.2, 1.0, 5.0)
@@ -70,10 +65,16 @@ class ProcessLedger:
     """See `server.ledgers.Ledger`. Make it with `start`."""
 
     def __init__(self, path: Path, deadline_s: float) -> None:
-        self._path = path
         self._deadline_s = deadline_s
-        self._line: _Line | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._beside = Beside(
+            "the ledger",
+            "server.ledgers.child",
+            ["--path", str(path)],
+            lambda: _Line(self._heard),
+            start_within_s=START_WITHIN_S,
+            end_within_s=CLOSE_WITHIN_S,
+            restart_after_s=RESTART_AFTER_S,
+        )
         self._keeper: asyncio.Task[None] | None = None
         self._asked: dict[int, _Asked] = {}
         self._n = 0
@@ -86,16 +87,19 @@ class ProcessLedger:
         """Makes the file where there is none. Raises LedgerUnavailable where it is no ledger or cannot be written."""
         ledger = cls(Path(path), deadline_s)
         try:
-            await ledger._start()
+            await ledger._beside.start()
+        except StartFailed as error:
+            await ledger._beside.stop()
+            raise LedgerUnavailable(str(error)) from None
         except BaseException:
-            await ledger._stop()
+            await ledger._beside.stop()
             raise
-        ledger._keeper = asyncio.create_task(ledger._keep())
+        ledger._keeper = asyncio.create_task(ledger._beside.keep(ledger._lose, ledger._ask_again))
         return ledger
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
+        return self._beside.pid
 
     async def admit(self, ask: Ask, now: float) -> Admission:
         now_us = windows.microseconds(now)
@@ -152,7 +156,7 @@ class ProcessLedger:
 
     async def close(self) -> None:
         """Writes what waits, for a few seconds at most."""
-        if self._asked and self._line is not None:
+        if self._asked and self._beside.line is not None:
             waiting = [each.future for each in self._asked.values()]
             await asyncio.wait(waiting, timeout=CLOSE_WITHIN_S)
         self._closing = True
@@ -160,7 +164,7 @@ class ProcessLedger:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
-        await self._stop()
+        await self._beside.stop()
         for asked in list(self._asked.values()):
             self._deliver(asked, LedgerUnavailable(_CLOSED))
 
@@ -189,12 +193,12 @@ class ProcessLedger:
         )  # fmt: skip
         if self._closing:
             self._deliver(asked, LedgerUnavailable(_CLOSED))
-        elif self._line is None and not asked.patient:
+        elif self._beside.line is None and not asked.patient:
             self._deliver(asked, LedgerUnavailable(_AWAY))
         else:
             self._asked[asked.n] = asked
-            if self._line is not None:
-                self._line.ask(asked)
+            if self._beside.line is not None:
+                self._beside.line.ask(asked)
         return asked
 
     def _deliver(self, asked: _Asked, outcome: Any) -> None:
@@ -232,68 +236,9 @@ class ProcessLedger:
 
     # The process
 
-    async def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # It returns once the child is forked, so nothing waits.
-            self._process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, "-m", "server.ledgers.child", "--path", self._path, "--socket", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-        line = _Line(self._heard)
-        await asyncio.get_running_loop().create_unix_connection(lambda: line, sock=ours)
-        done, _ = await asyncio.wait(
-            (line.greeting, line.lost), timeout=START_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        if line.greeting not in done:
-            line.close()
-            raise LedgerUnavailable(f"the ledger's process {'ended' if done else 'hung'} while it started")
-        said = line.greeting.result()
-        if "error" in said:
-            line.close()
-            raise LedgerUnavailable(said["error"])
-        self._line = line
-
-    async def _stop(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
-        process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            # It sees the end of the line, writes what it has read, and goes.
-            await asyncio.to_thread(process.wait, CLOSE_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            await asyncio.to_thread(process.wait)
-
-    async def _keep(self) -> None:
-        """Starts the process again whenever it is lost."""
-        failures = 0
-        while True:
-            assert self._line is not None
-            why = await asyncio.shield(self._line.lost)
-            failures = 0 if self._line.answered else failures
-            self._lose()
-            while self._line is None:
-                await self._stop()
-                pause_s = RESTART_AFTER_S[min(failures, len(RESTART_AFTER_S) - 1)]
-                log.error("the ledger: %s; it starts again in %g s", why, pause_s)
-                await asyncio.sleep(pause_s)
-                failures += 1
-                try:
-                    await self._start()
-                except (LedgerUnavailable, OSError) as error:
-                    why = str(error)
-            for asked in list(self._asked.values()):
-                self._line.ask(asked)
-
     def _lose(self) -> None:
         """Nobody answers what was asked. Settlements will be asked again; so will be the release of whatever an
         admission may have reserved, since settling what is unknown, or over, changes nothing."""
-        self._line = None
         now_us = windows.microseconds(time.time())
         for asked in list(self._asked.values()):
             if asked.patient:
@@ -302,58 +247,34 @@ class ProcessLedger:
             if asked.release is not None:
                 self._submit_settlements([Settlement(asked.release, "released")], now_us)
 
+    def _ask_again(self, greeting: dict[str, Any]) -> None:
+        del greeting
+        assert self._beside.line is not None
+        for asked in list(self._asked.values()):
+            self._beside.line.ask(asked)
 
-class _Line(asyncio.Protocol):
+
+class _Line(Line):
     """One connection to one process."""
 
     def __init__(self, heard: Callable[[Sequence[Sequence[Any]]], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+        super().__init__()
         self._heard = heard
-        self._frames = Frames()
         self._waiting: list[bytes] = []
-        self._transport: asyncio.Transport | None = None
-        self.answered = 0
-        self.greeting: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self.lost: asyncio.Future[str] = self._loop.create_future()
-        """Why."""
 
     def ask(self, asked: _Asked) -> None:
         if not self._waiting:
-            self._loop.call_soon(self._send)  # after whatever else becomes ready in this turn
+            self.loop.call_soon(self._send)  # after whatever else becomes ready in this turn
         self._waiting.append(wire.item(asked.n, asked.verb, asked.deadline, tries=asked.patient, row=asked.row))
+
+    def heard(self, content: Sequence[Sequence[Any]]) -> None:
+        self._heard(content)
 
     def close(self) -> None:
         self._send()
-        if self._transport is not None:
-            self._transport.close()
+        super().close()
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
-        if waiting and self._transport is not None and not self.lost.done():
-            self._transport.write(framed(b"[" + b",".join(waiting) + b"]"))
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its base class
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for content in self._frames.feed(data):
-                if self.greeting.done():
-                    self.answered += 1
-                    self._heard(content)
-                else:
-                    self.greeting.set_result(content)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            self._lose(f"its process said something that is no answer ({type(error).__name__})")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._lose("its process ended")
-
-    def _lose(self, why: str) -> None:
-        if not self.lost.done():
-            self.lost.set_result(why)
-        if self._transport is not None:
-            self._transport.close()
+        if waiting and self.transport is not None and not self.lost.done():
+            self.transport.write(framed(b"[" + b",".join(waiting) + b"]"))

@@ -99,7 +99,7 @@ async def test_what_may_have_been_reserved_by_a_process_that_was_lost_is_given_b
 
 
 async def test_an_admission_that_was_committed_and_never_heard_of_is_released(ledger: ProcessLedger) -> None:
-    line = ledger._line
+    line = ledger._beside.line
     assert line is not None
     line._heard = lambda said: None  # as if the process had died between its commit and its answer
     asking = asyncio.ensure_future(call(ledger, "a", tokens=100))

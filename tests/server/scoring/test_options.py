@@ -48,10 +48,10 @@ async def test_the_process_scores_as_training_would(trained: Path) -> None:
         assert scorer.samples == SampleWish(3, 64)
         assert [(await scorer.score(each)).score for each in looks] == [policy.score(each).score for each in looks]
         # Many requests at once must not make the first wait until the policy counts as hanging.
-        assert scorer._line is not None
-        before = scorer._line.answered
+        assert scorer._beside.line is not None
+        before = scorer._beside.line.answered
         await asyncio.gather(*(scorer.score(looks[i % len(looks)]) for i in range(30)))
-        assert scorer._line.answered - before >= 4
+        assert scorer._beside.line.answered - before >= 4
     finally:
         await scorer.close()
 
