@@ -271,8 +271,8 @@ class WheelsConfig(Section):
     consistency: float = Field(default=0.5, ge=0)
     distillation: float = Field(default=1.0, ge=0)
     """Weight of the divergence from the teacher on every text."""
-    normaliser: float = Field(default=0.01, ge=0)
-    """Weight of the squared log-normaliser of the words' logits (z-loss)."""
+    normaliser: float = Field(default=1.0, ge=0)
+    """Weight of the squared log-normaliser of the words' logits (z-loss): what it leaves is noise on every decision."""
     critic: float = Field(default=0.1, ge=0)
     """Weight of the cost critic."""
     reading: float = Field(default=0.3, ge=0)

@@ -75,7 +75,9 @@ class WheelsLesson(Lesson):
         total = wheels.distillation * seen["divergence"].sum()
         out = {"divergence": seen["divergence"].detach().sum()}
         if self._help is not None and wheels.normaliser:
-            total = total + wheels.normaliser * seen["normaliser"].square().sum()
+            pinned = seen["normaliser"].square().sum()
+            total = total + wheels.normaliser * pinned
+            out["normaliser"] = pinned.detach()
         if self.allowed is not None:
             reading = self._reading(last, batch)
             total = total + wheels.reading * reading
