@@ -40,6 +40,20 @@ async def test_the_process_says_what_the_policy_says(scorer: ProcessScorer) -> N
     assert found[7].details == pytest.approx(policy.score(asked(7)).details)
 
 
+async def test_who_comes_alone_goes_at_once_and_many_share_the_frames(scorer: ProcessScorer) -> None:
+    line = scorer._beside.line
+    assert line is not None
+    alone = asyncio.ensure_future(scorer.score(asked(0)))
+    await asyncio.sleep(0)
+    assert line.sizes == [1]
+    await alone
+    many = [asyncio.ensure_future(scorer.score(asked(i))) for i in range(25)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert line.sizes == [1, 12, 12]  # one was there first; the others did not wait for it to be scored
+    await asyncio.gather(*many)
+
+
 async def test_what_was_asked_before_closing_is_answered() -> None:
     scorer = await ProcessScorer.start(POLICY, deadline_s=5.0)
     asking = [asyncio.ensure_future(scorer.score(asked(i))) for i in range(80)]
