@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=EXPERIMENTS, help="repeatable")
     parser.add_argument("--cell", action="append", choices=CELLS, metavar="TABLE:SIGNALS", help="repeatable")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--fewer-seeds", type=int, default=1, help="seeds of variants on large tables")
+    parser.add_argument("--fewer-seeds", type=int, default=3, help="seeds of variants on large tables")
     parser.add_argument("--quick", action="store_true", help="two small cells, one seed, 200 steps, no transfer")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/routing.json"))
     given = parser.parse_args()
