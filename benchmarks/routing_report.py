@@ -162,11 +162,12 @@ def _two_step_ablations(found: Mapping[str, Any]) -> str:
             f"{_average(results, 'area'):.3f}",
             f"{_average(results, 'whole_area'):.3f}",
             f"{_average(results, 'lost'):+.3f} {_mean_interval(results, 'lost_ci95')}",
+            " ".join(f"{result['lost']:+.3f}" for result in results),
         ]
         for cell, variants in found.items()
         for variant, results in variants.items()
     ]
-    return table(["cell", "variant", "area", "area as it is", "lost"], rows)
+    return table(["cell", "variant", "area", "area as it is", "lost", "seeds"], rows)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
