@@ -19,8 +19,9 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 _TRUE = np.array([True])
 _MOST_LEAVES = 16
 """Of a tree that is read by bits."""
-_FEW = 64
-"""Rows that are read by bits; for more, the memory of all comparisons at once costs more than it saves."""
+FEW = 64
+"""Rows that are read by bits, and by both stages together (`policies.joint`); for more, the memory of all comparisons
+at once costs more than it saves."""
 _FIRST_LEFT = np.array([(~i & (i + 1)).bit_length() - 1 for i in range(1 << _MOST_LEAVES)], dtype=np.uint8)
 """Leaves ruled out, as bits -> the first that is not. As bytes, or the table would fall out of the cache."""
 
@@ -134,7 +135,7 @@ class Forest:
 
     def __call__(self, features: Floats) -> Floats:
         """(B, F) -> (B, K)"""
-        bits = self._bits if len(features) <= _FEW else None
+        bits = self._bits if len(features) <= FEW else None
         if bits is None:
             return self._walk(features)
         right = features.take(bits.feature, axis=1) > bits.threshold

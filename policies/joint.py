@@ -15,9 +15,6 @@ from policies.prompt_features import Floats, Ints
 if TYPE_CHECKING:
     from policies.text_estimators import StageEstimators
 
-MOST_JOINED = 64
-"""Requests that are read together; for more, memory costs more than calls."""
-
 
 class JointEstimators:
     """Says what `prompt` and then `draft` say, up to rounding."""

@@ -13,9 +13,9 @@ import numpy as np
 from policies.action import Step
 from policies.cached import CACHE_FEATURES, read_cached
 from policies.draft_features import DRAFT_FEATURES
-from policies.estimators import Arrays, DenseLinear, Forest, NgramLinear
+from policies.estimators import FEW, Arrays, DenseLinear, Forest, NgramLinear
 from policies.features import PromptView, read_draft
-from policies.joint import MOST_JOINED, JointEstimators
+from policies.joint import JointEstimators
 from policies.observation import Draft, Observation
 from policies.prompt_features import PROMPT_FEATURES, Floats, Ints
 from policies.samples import SAMPLE_FEATURES, SampleWish, read_samples
@@ -115,7 +115,7 @@ class Estimators:
             pairs = zip(observations, views, strict=True)
             agreed = [read_samples(each.draft or _NOTHING, wish, view) for each, view in pairs]
             dense = np.concatenate([dense, np.stack(agreed)], axis=1)
-        if len(observations) <= MOST_JOINED:
+        if len(observations) <= FEW:
             return self._joined(prompts, dense, prompt_ngrams, draft_ngrams)
         before = self.prompt(prompts, prompt_ngrams)
         both = np.concatenate([prompts, dense], axis=1)

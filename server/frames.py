@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 
 LENGTH = 4
+MOST_READ = 1 << 16
+"""Bytes asked for at once. A buffer of more is mapped and unmapped at every read."""
 
 
 def frame(content: Any) -> bytes:

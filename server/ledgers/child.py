@@ -16,15 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from server.frames import Frames, frame
+from server.frames import MOST_READ, Frames, frame
 from server.ledgers import LedgerUnavailable
 from server.ledgers.group_commit import MOST_STEPS, Commits
 from server.ledgers.sqlite import LedgerFile
 from server.ledgers.upkeep import Upkeep
 from server.ledgers.wire import Run, run_of, said_of
-
-_MOST_BYTES = 1 << 16
-"""Read at once. A larger buffer is mapped and unmapped at every read."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +86,7 @@ class OverSocket(Commits[Item]):
     def _receive(self, wait_s: float | None) -> None:
         self._line.settimeout(None if wait_s is None else max(wait_s, 1e-4))
         try:
-            data = self._line.recv(_MOST_BYTES)
+            data = self._line.recv(MOST_READ)
         except TimeoutError:
             return
         except OSError:

@@ -19,13 +19,10 @@ for _library in ("OMP", "OPENBLAS", "MKL"):  # before numpy: matrices of a few r
 from policies.artifact import ArtifactError, load_policy  # noqa: E402
 from policies.observation import Observation  # noqa: E402
 from policies.policy import BatchPolicy, NeedsWarming, Policy, Scores  # noqa: E402
-from server.frames import Frames, frame  # noqa: E402
+from server.frames import MOST_READ, Frames, frame  # noqa: E402
 from server.lifetime import die_with_parent  # noqa: E402
 from server.scoring.scorer import samples_of, typical_of  # noqa: E402
 from server.scoring.wire import observation_of, outcome_row  # noqa: E402
-
-MOST_BYTES = 1 << 16
-"""Read at once. A larger buffer is mapped and unmapped at every read."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +70,7 @@ def serve(line: socket.socket, policy: Policy) -> None:
     frames = Frames()
     together = policy if isinstance(policy, BatchPolicy) else None  # once: the look at a protocol costs 20 us
     while True:
-        data = line.recv(MOST_BYTES)
+        data = line.recv(MOST_READ)
         if not data:
             return
         for rows in frames.feed(data):

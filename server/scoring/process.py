@@ -118,11 +118,6 @@ class _Line(Line):
             self.loop.call_soon(self._send)  # after whatever else becomes ready in this turn
         return await scored
 
-    @property
-    def sizes(self) -> list[int]:
-        """Of the frames under way."""
-        return [len(batch) for batch in self._under_way]
-
     async def drained(self) -> None:
         """Waits for what was asked, as long as it may take."""
         asked = [scored for batch in (*self._under_way, self._waiting) for _, scored in batch]
