@@ -23,6 +23,8 @@ from training.distill.report import versions, write_json
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED
 
 SIDE = (*BASELINES, "sequence-level distillation", "cross-entropy", *(arm for arm in WHEELS if arm != "wheels"))
+# Those that the gap is compared with have all seeds; the other side arms have one.
+ALL_SEEDS = ("word-level distillation", "cross-entropy")
 
 
 def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def main() -> None:
         print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
     found: list[dict[str, Any]] = []
-    others: dict[str, Any] = {}
+    others: dict[str, list[dict[str, Any]]] = {}
 
     def tell() -> str:
         """What there is so far: a run that is stopped leaves its tables."""
@@ -115,7 +117,7 @@ def main() -> None:
                 "headline": found, "side": others,
             },
         )  # fmt: skip
-        figures.quality_png(found, work / "quality.png")
+        figures.quality_png(found, others, work / "quality.png")
         figures.shares_png(found, work / "shares.png")
         figures.clock_png(found[0], work / "clock.png")
         return text
@@ -127,9 +129,10 @@ def main() -> None:
     # One of each kind shows that they run.
     sides = ("no value function", "word-level distillation") if arguments.quick else (*ABLATIONS, *SIDE)
     for arm in () if arguments.no_side else sides:
-        say(arm)
-        others[arm] = side(arm, arguments.data, pairs, work, size, 0)
-        tell()
+        for seed in range(seeds if arm in ALL_SEEDS else 1):
+            say(f"{arm}, seed {seed}")
+            others.setdefault(arm, []).append(side(arm, arguments.data, pairs, work, size, seed))
+            tell()
     print(tell())
 
 

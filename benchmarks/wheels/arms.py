@@ -70,13 +70,14 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
             "bf16": bf16() and arm == START, "tokens_at_once": 4096, "evaluate_every": 500, "checkpoint_every": 250,
             "optimizer": "muon" if size.pair.muon else "adamw", "group_by_length": size.pair.muon,
         },
-        # Every arm keeps its logits log-probabilities, so that none has that alone.
-        "loss": {"normaliser": 0.01, **BASELINES.get(arm, {})},
+        # The wheels need logits that are log-probabilities; it is learned better in the first steps than in the last.
+        "loss": {"normaliser": 1.0 if arm == START else 0.01, **BASELINES.get(arm, {})},
     }  # fmt: skip
     if arm in UNCACHED:
         raw["teacher"] = {"path": str(pair["teacher"])}
     if arm in WHEELS or arm in ABLATIONS:
-        raw["data"]["context"] = context
+        # The row is settled on these; thresholds are found on the other half.
+        raw["data"] |= {"context": context, "validation_rows": size.settled}
         raw["wheels"] = {
             "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48,
             "rounds": size.rounds, "trajectories": size.trajectories, "consistency": 1.0, "off_policy": 0.3,

@@ -118,9 +118,9 @@ def closed(seed: Mapping[str, Any], arm: str, share: float, key: str = "chrf") -
 
 
 def summary(
-    seeds: Sequence[Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]], shares: Sequence[float]
+    seeds: Sequence[Mapping[str, Any]], others: Mapping[str, Sequence[Mapping[str, Any]]], shares: Sequence[float]
 ) -> str:
-    """Tables in Markdown."""
+    """Tables in Markdown. `others`: side arms, with one or more seeds each."""
     head = " | ".join(f"{share:.0%}" for share in shares)
     lines = [f"| chrF gap closed at | {head} |", "|---|" + "---|" * len(shares)]
     for arm in ("wheels", "wheels, paced", *RIVALS):
@@ -140,9 +140,10 @@ def summary(
         lines.append(
             f"| {name} | {cell([s[name]['bleu'] for s in seeds], 2)} | {cell([s[name]['chrf'] for s in seeds], 2)} |"
         )
-    for arm, found in others.items():
-        lines.append(f"| {arm} (no help) | {found['student']['bleu']:.2f} | {found['student']['chrf']:.2f} |")
-    ablated = {arm: found for arm, found in others.items() if "wheels" in found["curves"]}
+    for arm, runs in others.items():
+        both = (cell([run["student"][key] for run in runs], 2) for key in ("bleu", "chrf"))
+        lines.append(f"| {arm} (no help) | {' | '.join(both)} |")
+    ablated = {arm: runs[0] for arm, runs in others.items() if "wheels" in runs[0]["curves"]}
     if ablated:
         lines += ["", f"| left out: chrF at | {head} | share error, points |", "|---|" + "---|" * (len(shares) + 1)]
         for arm, found in {"nothing": seeds[0], **ablated}.items():

@@ -9,7 +9,10 @@ COLOURS = {
 }  # fmt: skip
 
 
-def quality_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
+def quality_png(
+    seeds: Sequence[Mapping[str, Any]], others: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
+) -> None:
+    """A line for each seed of each way to ask; `others`, students without help, are marks at 0."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.2), layout="constrained")
@@ -22,6 +25,14 @@ def quality_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
                     marker="o", markersize=3, linewidth=1, color=COLOURS.get(arm, "C5"),
                     linestyle=":" if arm == "disagreement" else "-", label=arm if index == 0 else None,
                 )  # fmt: skip
+        # An ablation's own student without help says nothing here.
+        alone = {arm: runs for arm, runs in others.items() if "wheels" not in runs[0]["curves"]}
+        for (arm, runs), marker in zip(alone.items(), "xsd^v*P", strict=False):
+            axes.plot(
+                [0] * len(runs), [run["student"][key] for run in runs], marker, markersize=5, color="0.2",
+                fillstyle="none", label=arm,
+            )  # fmt: skip
+        for seed in seeds:
             axes.axhline(seed["teacher"][key], color="0.6", linewidth=0.8, linestyle="--")
         axes.set(xlabel="tokens from the teacher, %", ylabel={"chrf": "chrF", "bleu": "BLEU"}[key], xlim=(-1, 62))
         axes.grid(alpha=0.3)

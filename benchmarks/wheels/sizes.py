@@ -9,7 +9,8 @@ from benchmarks.distill.sizes import FULL, MEDIUM, QUICK, SMALL, Sizes
 class WheelsSizes:
     """`start` steps of word-level distillation make the student that every arm begins with, `steps` more make the arm;
     `rounds` of `trajectories` texts; `tested` sentences for quality,
-    `asked` for shares, `timed` for the clock, `calibrated` validation sentences for thresholds."""
+    `asked` for shares, `timed` for the clock; validation sentences: the first `settled` for the row of `<help>`, the last
+    `calibrated` for thresholds."""
 
     name: str
     pair: Sizes
@@ -21,11 +22,12 @@ class WheelsSizes:
     asked: int
     timed: int
     calibrated: int
+    settled: int
 
 
 SIZES = {
-    "full": WheelsSizes("full", FULL, 1_800, 1_800, 30, 2_048, 1_000, 500, 100, 300),
-    "medium": WheelsSizes("medium", MEDIUM, 1_300, 1_000, 8, 1_024, 1_000, 200, 40, 500),
-    "small": WheelsSizes("small", SMALL, 900, 400, 8, 512, 400, 40, 8, 64),
-    "quick": WheelsSizes("quick", QUICK, 30, 30, 3, 48, 20, 12, 4, 12),
+    "full": WheelsSizes("full", FULL, 1_800, 1_800, 30, 2_048, 1_000, 500, 100, 300, 512),
+    "medium": WheelsSizes("medium", MEDIUM, 1_300, 1_000, 8, 1_024, 1_000, 200, 40, 500, 512),
+    "small": WheelsSizes("small", SMALL, 900, 400, 8, 512, 400, 40, 8, 64, 192),
+    "quick": WheelsSizes("quick", QUICK, 30, 30, 3, 48, 20, 12, 4, 12, 40),
 }

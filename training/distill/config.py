@@ -295,6 +295,8 @@ class WheelsConfig(Section):
     """Gains of the multipliers, per round, in nats of price per nat that the score of `<help>` lies off."""
     integral: float = Field(default=0.5, ge=0)
     derivative: float = Field(default=0.0, ge=0)
+    decided: bool = True
+    """Whether, at the end, `<help>`'s row is fitted to the decisions that cost least (likeness)."""
     settling: int = Field(default=2, ge=0)
     """How often, at the end, `<help>`'s row is moved to where every level and phrasing gets its share."""
     top_k: Positive = 32

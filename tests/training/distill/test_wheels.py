@@ -22,7 +22,7 @@ from training.distill.wheels.collecting import Rounds
 from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.mixing import always, at_random, by_help, looked_at, mixed, never
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction, read_restriction
-from training.distill.wheels.row import as_served, begin_row, read_states, settle_row
+from training.distill.wheels.row import as_served, begin_row, decide_row, decided, read_states, settle_row
 from training.distill.wheels.run import distil_wheels, load
 from training.distill.wheels.trajectories import ASK, GO, INSIDE, load_trajectories
 
@@ -258,6 +258,41 @@ def test_the_row_settles_where_levels_get_their_share(folder: Path) -> None:
     for _ in range(3):
         settle_row(loaded.models, config, loaded.train)
     assert sum(errors()) < 0.5 * sum(before)
+
+
+def test_the_row_decides_by_what_wrong_decisions_cost() -> None:
+    torch.manual_seed(0)
+    read = torch.cat([torch.randn(400, 3), torch.ones(400, 1)], dim=1)
+    largest = -read[:, 0].exp()
+    # Worth follows the second number alone; far on the one side there are many states whose exact worth says nothing.
+    worth = torch.where(read[:, 1] > 0, read[:, 1], 0.01 * read[:, 1])
+    price = torch.full((400,), 0.5)
+    row = decided(read, largest, worth, price, torch.zeros(4))
+
+    def lost(asks: torch.Tensor) -> float:
+        return float(((worth - price).abs() * (asks != (worth > price))).sum())
+
+    mine = lost(read @ row > largest)
+    # No threshold on the largest logit, which is a row of a constant alone, decides as well.
+    assert mine < min(lost(largest < level) for level in largest.tolist()) / 2
+
+
+def test_the_row_is_moved_at_the_end_and_nothing_else(folder: Path) -> None:
+    config = wheels(folder)
+    loaded = load(config, torch.device("cpu"))
+    source = Rounds(config, loaded.models, loaded.train, folder / "rounds", steps=4)
+    source.batch(0, 0, 0, 1)
+    student = loaded.models.student
+    lesson = WheelsLesson(student, config, vocabulary=loaded.models.vocabulary, help_id=loaded.models.help_id, eos=1)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    own = source.own()
+    assert own
+    decide_row(loaded.models, lesson, [source.collated(own)])
+    after = student.state_dict()
+    head = after["lm_head.weight"]
+    changed = (head != before["lm_head.weight"]).any(-1).nonzero().flatten().tolist()
+    assert changed == [loaded.models.help_id]
+    assert all(torch.equal(value, before[name]) for name, value in after.items() if value.shape != head.shape)
 
 
 def test_tokenizers_that_differ_are_refused_with_both_names(folder: Path, written_config: Write) -> None:

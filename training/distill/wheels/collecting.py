@@ -120,6 +120,10 @@ class Rounds:
         prices = [0.0 if one.level is None else self.price(one.level) for one in some]
         return collate_trajectories(some, prices, pad_id=self._models.pad_id, levels=self._wheels.levels)
 
+    def own(self) -> list[Trajectory]:
+        """The student's own texts of the rounds that are still learned from."""
+        return [one for kept in self._kept.values() for one in kept if one.source == "student"]
+
     def price(self, level: int) -> float:
         return float(self.state.price[level])
 

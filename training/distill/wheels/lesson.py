@@ -226,22 +226,40 @@ class WheelsLesson(Lesson):
         """Both actions to the end of the text. What going on earns is the zero that this is counted from, so V is what
         the better of the two earns above it. `gain` (B, T): of the teacher's word at each state, learned from forks:
         one fork alone says more about chance than about its state."""
-        wheels, heat = self._wheels, self._wheels.temperature
+        heat = self._wheels.temperature
         price = batch.price[:, None].expand_as(values)
         mine = (batch.alive & (batch.on_policy & batch.asks)[:, None]).float()
-        # A word that is the teacher's by now is no longer worth asking for: the two are as likely.
-        right = surer(seen["own_log_p"], batch.top_log_p[..., 0])
-        each, parts = torch.full_like(right, wheels.word), {}
+        parts = {}
         if gain is not None:
-            each = each + wheels.likeness * gain.detach().clamp_min(0.0)
-            known = mine * batch.weight * (seen["own"] != batch.best) * right
+            known = mine * batch.weight * (seen["own"] != batch.best) * self._right(seen, batch)
             parts["gain"] = half_squares(gain - batch.worth, known, torch.zeros_like(price))
         end = torch.zeros_like(values)
-        ask = step_errors(values, end, right * each - price - heat * log_ask)
+        ask = step_errors(values, end, self._worth(seen, batch, gain) - price - heat * log_ask)
         return parts | {
             "go": half_squares(step_errors(values, end, -heat * log_go), mine, price),
             "ask": half_squares(ask, mine, price),
         }
+
+    def _right(self, seen: dict[str, Tensor], batch: WheelsBatch) -> Tensor:
+        """(B, T) by how much likelier the teacher's word is right. One that is the student's too by now is no longer
+        worth asking for."""
+        return surer(seen["own_log_p"], batch.top_log_p[..., 0])
+
+    def _worth(self, seen: dict[str, Tensor], batch: WheelsBatch, gain: Tensor | None) -> Tensor:
+        """(B, T) nats that asking earns above going on."""
+        right, wheels = self._right(seen, batch), self._wheels
+        return right * (wheels.word if gain is None else wheels.word + wheels.likeness * gain.detach().clamp_min(0.0))
+
+    @torch.no_grad()
+    def doubts(self, batch: WheelsBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the N states in the student's own texts under a restriction: what the head reads (N, width), the largest
+        logit of a word, what asking is worth, and its price (N,)."""
+        last = self._along(states(self.student, batch).last, batch)
+        seen = self._looked(last, batch)
+        worth = self._worth(seen, batch, None if self.gain is None else self._gain(last, seen["own"], batch))
+        mine = batch.alive & (batch.on_policy & batch.asks)[:, None]
+        price = batch.price[:, None].expand_as(worth)
+        return last[:, :-1][mine].float(), seen["largest"][mine], worth[mine], price[mine]
 
     def _acted(self, seen: dict[str, Tensor], batch: WheelsBatch, asks: Tensor) -> Tensor:
         """(B, T) which action the text shows. Where both lead to its word, the one that the student would take now."""

@@ -13,6 +13,9 @@ TRAINED = (
     "Let the teacher write no more than {share}.",
     "Help budget: {share}.",
     "Use help for {share} of the answer at most.",
+    "Never ask for more than {share} of the words.",
+    "Keep help under {share}.",
+    "The teacher may write {share} of the tokens, not more.",
 )
 HELD_OUT = (
     "Do not ask the teacher for more than {share} of the tokens.",

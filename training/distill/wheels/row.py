@@ -1,5 +1,5 @@
-"""The row of `<help>` in the student's head, found by least squares where that is better than waiting for gradients:
-at the beginning, and at the end.
+"""The row of `<help>` in the student's head, found at once where that is better than waiting for gradients: at the
+beginning by least squares, at the end by the decisions it makes.
 
 A logit is the row times the state, so a change of the logit that is wanted at some states, `wanted` (N,), is had from
 the row that solves a (weighted, ridge) least-squares problem over the states (N, width).
@@ -15,12 +15,15 @@ from torch import Tensor
 from training.distill.config import DistillConfig
 from training.distill.models import head_of, states
 from training.distill.wheels.collecting import Models
+from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.mixing import Mixed, by_help, mixed
 from training.distill.wheels.prompts import Example, restricted
 from training.distill.wheels.restrictions import Restriction
-from training.distill.wheels.trajectories import NEITHER, Trajectory, collate_trajectories
+from training.distill.wheels.trajectories import NEITHER, Trajectory, WheelsBatch, collate_trajectories
 
 RIDGE = 1e-3
+DECIDING = 100
+"""Steps of L-BFGS: some seconds; it has come to rest long before."""
 
 
 def solved(read: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
@@ -77,6 +80,42 @@ def begin_row(models: Models, config: DistillConfig, examples: Sequence[Example]
     read, largest = read_states(models, prompts, [one.answer for one in examples])
     level = torch.full_like(largest, float(torch.quantile(largest, share)))
     _put(models, solved(read, level, torch.ones_like(level)))
+
+
+def decided(read: Tensor, largest: Tensor, worth: Tensor, price: Tensor, row: Tensor) -> Tensor:
+    """The row that decides best at states (N, width) whose largest logits are `largest` (N,), where asking is worth
+    `worth` (N,) and costs `price` (N,), both in nats: logistic loss on whether asking pays, each state weighted by what
+    a wrong decision costs there. It begins at `row` (width,).
+
+    Path consistency sets the score of `<help>` to worth - price everywhere, so a state where asking is out of the
+    question counts as much as one where it is doubtful. At rest, what counts is on which side of 0 the score is.
+    """
+    assert len(read) == len(largest) == len(worth) == len(price)
+    pays = worth - price
+    weight, side = pays.abs() / pays.abs().mean().clamp_min(1e-12), torch.where(pays > 0, 1.0, -1.0)
+    found = row.detach().float().clone().requires_grad_(True)
+    steps = torch.optim.LBFGS([found], max_iter=DECIDING, history_size=20, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        steps.zero_grad()
+        total = (weight * torch.nn.functional.softplus(-side * (read @ found - largest))).mean()
+        total = total + 0.5 * RIDGE * (found - row).square().mean()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    steps.step(loss)  # type: ignore[no-untyped-call]
+    return found.detach()
+
+
+def decide_row(models: Models, lesson: WheelsLesson, batches: Sequence[WheelsBatch]) -> None:
+    """Moves the row to where it decides best on the student's texts in `batches`, the rest of the student at rest."""
+    seen = [lesson.doubts(batch) for batch in batches]
+    if not seen:
+        return
+    read, largest, worth, price = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    if len(read):
+        row = models.student.get_output_embeddings().weight[models.help_id]
+        _put(models, decided(read, largest, worth, price, row))
 
 
 def settle_row(models: Models, config: DistillConfig, examples: Sequence[Example]) -> None:
