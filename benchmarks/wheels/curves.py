@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -129,12 +130,12 @@ def summary(
             parts = [closed(seed, arm, share) for seed in seeds]
             cells.append(cell([None if part is None else 100 * part for part in parts], 0))
         lines.append(f"| {arm} | {' | '.join(cells)} |")
-    for rival in RIVALS[:3]:
+    for arm, rival in product(("wheels", "wheels, paced"), RIVALS[:3]):
         cells = []
         for share in shares:
-            pairs = [(closed(seed, "wheels, paced", share), closed(seed, rival, share)) for seed in seeds]
-            cells.append(cell([None if a is None or b is None else 100 * (a - b) for a, b in pairs], 1))
-        lines.append(f"| wheels, paced, above {rival}, points | {' | '.join(cells)} |")
+            pairs = [(closed(seed, arm, share), closed(seed, rival, share)) for seed in seeds]
+            cells.append(cell([None if a is None or b is None else 100 * (a - b) for a, b in pairs], 0))
+        lines.append(f"| {arm}, above {rival}, by seed | {' | '.join(cells)} |")
     lines += ["", "| | BLEU | chrF |", "|---|---|---|"]
     for name in ("student", "teacher"):
         lines.append(

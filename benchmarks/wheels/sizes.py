@@ -8,9 +8,8 @@ from benchmarks.distill.sizes import FULL, MEDIUM, QUICK, SMALL, Sizes
 @dataclass(frozen=True, slots=True)
 class WheelsSizes:
     """`start` steps of word-level distillation make the student that every arm begins with, `steps` more make the arm;
-    `rounds` of `trajectories` texts; `tested` sentences for quality,
-    `asked` for shares, `timed` for the clock; validation sentences: the first `settled` for the row of `<help>`, the last
-    `calibrated` for thresholds."""
+    `rounds` of `trajectories` texts; `tested` sentences for quality, `asked` for shares, `timed` for the clock;
+    validation sentences: the first `settled` for the row of `<help>`, the last `calibrated` for thresholds."""
 
     name: str
     pair: Sizes
