@@ -24,6 +24,8 @@ from training.distill.wheels.trajectories import NEITHER, Trajectory, WheelsBatc
 RIDGE = 1e-3
 DECIDING = 100
 """Steps of L-BFGS: some seconds; it has come to rest long before."""
+SOFTNESS = 0.5
+"""Nats over which a decision counts as doubtful."""
 
 
 def solved(read: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
@@ -85,21 +87,25 @@ def begin_row(models: Models, config: DistillConfig, examples: Sequence[Example]
 def decided(read: Tensor, largest: Tensor, worth: Tensor, price: Tensor, row: Tensor) -> Tensor:
     """The row that decides best at states (N, width) whose largest logits are `largest` (N,), where asking is worth
     `worth` (N,) and costs `price` (N,), both in nats: logistic loss on whether asking pays, each state weighted by what
-    a wrong decision costs there. It begins at `row` (width,).
+    a wrong decision costs there, all states of a price together by as much as those of any other. It begins at `row`
+    (width,).
 
     Path consistency sets the score of `<help>` to worth - price everywhere, so a state where asking is out of the
     question counts as much as one where it is doubtful. At rest, what counts is on which side of 0 the score is.
     """
     assert len(read) == len(largest) == len(worth) == len(price)
     pays = worth - price
-    weight, side = pays.abs() / pays.abs().mean().clamp_min(1e-12), torch.where(pays > 0, 1.0, -1.0)
+    # A steep price makes every mistake dear; a gentle one would hardly be heard beside it.
+    level: Tensor = torch.unique(price, return_inverse=True)[1]
+    cost = pays.new_zeros(int(level.max()) + 1).index_add(0, level, pays.abs()) / level.bincount()
+    weight, side = pays.abs() / cost.clamp_min(1e-12)[level], torch.where(pays > 0, 1.0, -1.0)
     found = row.detach().float().clone().requires_grad_(True)
     steps = torch.optim.LBFGS([found], max_iter=DECIDING, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         steps.zero_grad()
-        total = (weight * torch.nn.functional.softplus(-side * (read @ found - largest))).mean()
-        total = total + 0.5 * RIDGE * (found - row).square().mean()
+        wrong = torch.nn.functional.softplus(-side * (read @ found - largest) / SOFTNESS)
+        total = (weight * wrong).mean() * SOFTNESS + 0.5 * RIDGE * (found - row).square().mean()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
