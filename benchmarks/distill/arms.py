@@ -1,13 +1,18 @@
 """What is compared on Multi30k, and what is told of it."""
 
-from typing import Any
+from typing import Any, Literal
 
 Arms = dict[str, dict[str, Any]]
+Start = Literal["trained", "after-kd", "fresh"]
 RANKING = {"k": 10, "weight": 0.5, "on": "log-probability", "temperature": 1.0}
 PUBLISHED = {"k": 10, "weight": 2.0, "on": "probability", "temperature": 0.05}
-# Every layer of the student: the last one alone leaves little that the head does not teach already.
-SPREAD = "spread"
-FEATURES = {"kind": "cos-norm", "log_norm": 0.1, "weight": 1.0, "layers": SPREAD}
+# Pairs of layers, made for the models at hand by `pairs`.
+SPREAD, ENDS = "spread", "ends"
+# Found on the validation split (docs/distill/features.md): prompts teach more than answers do, whose tokens the head
+# teaches already; a log-norm weight of 1 keeps lengths within a tenth.
+FEATURES = {"kind": "cos-norm", "log_norm": 1.0, "weight": 12.0, "layers": ENDS, "places": "all"}
+# For a student that was trained already. Every layer: the last one alone leaves little that the head does not teach.
+LATE_FEATURES = {"kind": "cos-norm", "log_norm": 0.1, "weight": 1.0, "layers": SPREAD}
 WARMUP: dict[str, Any] = {}
 
 # The first three of each are run with every seed, the others with the first only.
@@ -23,13 +28,11 @@ METHODS: dict[str, Arms] = {
         "kd": {},
         "kd+features": {"features": FEATURES},
         "kd+shuffled features": {"features": {**FEATURES, "shuffled": True}},
-        "kd+features, frozen rotation": {"features": {**FEATURES, "projection": "orthogonal"}},
-        "kd+features, nothing fitted": {"features": {**FEATURES, "start": "orthogonal", "centred": False}},
-        "kd+features of prompts too": {"features": {**FEATURES, "places": "all"}},
-        "kd+nd": {"features": {**FEATURES, "kind": "nd"}},
-        "kd+nd, last layers": {"features": {"kind": "nd"}},
         "kd+cos": {"features": {**FEATURES, "kind": "cos"}},
-        "kd+mse": {"features": {**FEATURES, "kind": "mse"}},
+        "kd+mse": {"features": {**FEATURES, "kind": "mse", "weight": 2.5}},
+        "kd+features of answers alone": {"features": {**FEATURES, "places": "answers"}},
+        "kd+features, nothing fitted": {"features": {**FEATURES, "start": "orthogonal"}},
+        "kd+features, frozen rotation": {"features": {**FEATURES, "projection": "orthogonal"}},
     },
     "warmup": {
         "kd": {},
@@ -42,15 +45,22 @@ METHODS: dict[str, Arms] = {
     "summary": {
         "kd": {},
         "kd+rank": {"ranking": RANKING},
-        "kd+features": {"features": FEATURES},
+        "kd+features": {"features": LATE_FEATURES},
         "warm-up, kd": {"warmup": WARMUP},
-        "kd+rank+features": {"ranking": RANKING, "features": FEATURES},
+        "kd+rank+features": {"ranking": RANKING, "features": LATE_FEATURES},
     },
 }
 
 
-def spread(ours: int, theirs: int) -> tuple[tuple[int, int], ...]:
-    """Each of `ours` layers of a student with one of the teacher's, the last with the last."""
+# Hidden states are worth copying while a student makes its own; one that has them already gains nothing (measured).
+STARTS: dict[str, Start] = {"features": "fresh"}
+
+
+def pairs(kind: str, ours: int, theirs: int) -> tuple[tuple[int, int], ...]:
+    """`spread`: each of `ours` layers of a student with one of the teacher's, the last with the last; `ends`: the first
+    with the first, the last with the last."""
+    if kind == ENDS:
+        return ((1, 1), (ours, theirs)) if ours > 1 else ((1, theirs),)
     return tuple((layer, max(1, round(layer * theirs / ours))) for layer in range(1, ours + 1))
 
 
@@ -68,7 +78,8 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
         "width's ceiling": ("hidden.paired.width_ceiling", 3),
         "last layers: cosine, best P": ("hidden.last.fitted_centred_cosine", 3),
         "ceiling there": ("hidden.last.width_ceiling", 3),
-        "KL halfway": ("kl_halfway", 4), "KL": ("held.kl", 4), "NLL": ("held.nll", 3),
+        "KL halfway": ("kl_halfway", 4), "steps to kd's KL": ("steps_to_kd", 0), "KL": ("held.kl", 4),
+        "NLL": ("held.nll", 3),
     },
     "warmup": {
         "reverse KL, own text, start": ("start.reverse_kl", 3), "refused, start": ("start.refused_share", 3),

@@ -95,24 +95,21 @@ def hidden_likeness(
     student: Any,
     teacher: Any,
     layers: tuple[int, int],
-    places: str,
     learned: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
     train: Sequence[Row],
     held: Sequence[Row],
 ) -> dict[str, float]:
-    """How alike the states of two layers are on held-out text: with the projection that was `learned` (matrix,
-    constant, the teacher's mean), where one was; with the best affine one fitted on training rows, which every arm can
-    have; and what no student of this width can exceed, the teacher's own states through as many principal
-    directions."""
+    """How alike the states of two layers are on held-out text, where answer tokens are predicted: with the projection
+    that was `learned` (matrix, constant, the teacher's mean), where one was; with the best affine one fitted on
+    training rows, which every arm can have; and what no student of this width can exceed, the teacher's own states
+    through as many principal directions."""
 
     def of(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         kept: dict[str, list[torch.Tensor]] = {"s": [], "t": []}
         with torch.no_grad():
             for start in range(0, len(rows), 64):
                 batch = collate([(row,) for row in rows[start : start + 64]], 0)
-                place = batch.owners > 0
-                if places == "answers":
-                    place = torch.nn.functional.pad(batch.predicting(), (0, 1))
+                place = torch.nn.functional.pad(batch.predicting(), (0, 1))
                 for key, model, number in (("s", student, layers[0]), ("t", teacher, layers[1])):
                     kept[key].append(states(model, batch, (number,)).layers[number][place].float())
         return torch.cat(kept["s"]), torch.cat(kept["t"])

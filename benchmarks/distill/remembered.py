@@ -30,35 +30,39 @@ class Remembered:
 
     def __init__(self, rows: list[Row], kept: dict[str, Tensor], seconds_per_token: float) -> None:
         self._place: dict[tuple[int, ...], tuple[int, int]] = {}
-        at = 0
+        self._whole: dict[tuple[int, ...], int] = {}
+        at = whole = 0
         for row in rows:
             count = len(row.tokens) - max(1, row.answer_from)
-            self._place[row.tokens] = (at, count)
-            at += count
+            self._place[row.tokens], self._whole[row.tokens] = (at, count), whole
+            at, whole = at + count, whole + len(row.tokens)
         self._last = kept["last"]
         self._layers = {int(name): value for name, value in kept.items() if name != "last"}
         self.seconds_per_token = seconds_per_token
 
     def look_up(self, batch: Batch, layers: tuple[int, ...]) -> States | None:
-        """None where a row is not known, or a layer was not kept. Only the places that predict are filled in."""
-        places = [self._place.get(pack[0].tokens) for pack in batch.packs]
-        if batch.is_packed or any(place is None for place in places) or any(n not in self._layers for n in layers):
+        """None where a row is not known, or a layer was not kept. The last states are filled in at the places that
+        predict alone, those of layers at all tokens."""
+        rows = [pack[0].tokens for pack in batch.packs]
+        known = all(row in self._place for row in rows) and all(n in self._layers for n in layers)
+        if batch.is_packed or not known:
             return None
-        index = torch.cat([torch.arange(start, start + count) for start, count in places])  # type: ignore[misc]
-        where = torch.nn.functional.pad(batch.predicting(), (0, 1))
 
-        def spread(values: Tensor) -> Tensor:
+        def spread(values: Tensor, where: Tensor, ranges: list[tuple[int, int]]) -> Tensor:
             found = torch.zeros(*batch.tokens.shape, values.shape[-1])
-            found[where] = values[index].float()
+            found[where] = torch.cat([values[start : start + count] for start, count in ranges]).float()
             return found
 
-        return States(spread(self._last), {n: spread(self._layers[n]) for n in layers})
+        predicting = torch.nn.functional.pad(batch.predicting(), (0, 1))
+        last = spread(self._last, predicting, [self._place[row] for row in rows])
+        whole = [(self._whole[row], len(row)) for row in rows]
+        return States(last, {n: spread(self._layers[n], batch.owners > 0, whole) for n in layers})
 
 
 def remembered(teacher: Any, rows: list[Row], file: Path, *, layers: tuple[int, ...], bf16: bool) -> Remembered:
     """Computed where `file` is not there yet; kept in bfloat16, the precision of the passes that use it."""
     rows = sorted({row.tokens: row for row in rows}.values(), key=lambda row: len(row.tokens))
-    told = {"rows": digest(rows), "layers": str(sorted(layers))}
+    told = {"rows": digest(rows), "layers": str(sorted(layers)), "places": "all"}
     if not file.exists() or not told.items() <= _metadata(file).items():
         file.parent.mkdir(parents=True, exist_ok=True)
         parts: dict[str, list[Tensor]] = {name: [] for name in ("last", *map(str, layers))}
@@ -70,7 +74,7 @@ def remembered(teacher: Any, rows: list[Row], file: Path, *, layers: tuple[int, 
                 found = states(teacher, batch, layers)
                 parts["last"].append(found.last[:, :-1][place].bfloat16())
                 for number in layers:
-                    parts[str(number)].append(found.layers[number][:, :-1][place].bfloat16())
+                    parts[str(number)].append(found.layers[number][batch.owners > 0].bfloat16())
                 tokens += int((batch.owners > 0).sum())
         rate = (time.process_time() - began) / tokens
         beside = file.with_suffix(".part")

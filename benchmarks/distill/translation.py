@@ -1,9 +1,10 @@
 """Warm-up, ranking and features on Multi30k, each against its own ablations: same start, same teacher, same steps.
 
-Every arm of a seed begins with the same student, trained plainly on the data. Curves, and whatever was tuned, are of
-the validation split; final measurements are of the test split. With `after_kd` the start is the finished student of the
-arm `kd` and arms are half as long, so that what differs is not how fast an arm gets somewhere. Results lie in
-arm/seed-N/result.json; an arm that has one is not run again, and one that was interrupted goes on.
+Every arm of a seed begins with the same student: one trained plainly on the data, or, for features, one that has
+learned nothing yet (`arms.STARTS`). Curves, and whatever was tuned, are of the validation split; final measurements are
+of the test split. With `after_kd` the start is the finished student of the arm `kd` and arms are half as long, so that
+what differs is not how fast an arm gets somewhere. Results lie in arm/seed-N/result.json; an arm that has one is not
+run again, and one that was interrupted goes on.
 """
 
 import json
@@ -14,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
-from benchmarks.distill.arms import FEATURES, METHODS, NEEDED, SPREAD, spread
-from benchmarks.distill.material import bf16, trained, translation_pair
+from benchmarks.distill.arms import FEATURES, METHODS, NEEDED, STARTS, Start, pairs
+from benchmarks.distill.material import bf16, save_fresh, trained, translation_pair
 from benchmarks.distill.measuring import (
     distances,
     hidden_likeness,
@@ -52,13 +52,14 @@ def run(
 ) -> dict[str, Any]:
     """All arms of a method; returns arm -> results of its seeds."""
     found: dict[str, list[dict[str, Any]]] = {}
+    start: Start = "after-kd" if after_kd else STARTS.get(method, "trained")
     for number, (arm, changes) in enumerate(METHODS[method].items()):
         if only is not None and arm not in (only, "kd", NEEDED.get(only)):
             continue
         count = seeds if number < 3 or method == "summary" else 1
         for seed in range(count):
             say(f"{method}: {arm}, seed {seed}")
-            found.setdefault(arm, []).append(one_arm(arm, changes, data, work, sizes, seed, after_kd=after_kd))
+            found.setdefault(arm, []).append(one_arm(arm, changes, data, work, sizes, seed, start))
     for results in found.values():
         for seed, result in enumerate(results):
             baseline = found["kd"][seed]
@@ -70,8 +71,9 @@ def run(
 
 def configuration(changes: dict[str, Any], pair: dict[str, Any], out: Path, sizes: Sizes, seed: int) -> DistillConfig:
     sections = {name: value for name, value in changes.items() if name != "extra"}
-    if sections.get("features", {}).get("layers") == SPREAD:
-        sections["features"] = {**sections["features"], "layers": spread(sizes.student.layers, sizes.teacher.layers)}
+    if isinstance(kind := sections.get("features", {}).get("layers"), str):
+        layers = pairs(kind, sizes.student.layers, sizes.teacher.layers)
+        sections["features"] = {**sections["features"], "layers": layers}
     if "warmup" in sections:
         sections["warmup"] = {"prompts": sizes.warm_prompts, "max_new_tokens": 48, **sections["warmup"]}
     files = pair["files"]
@@ -99,34 +101,41 @@ def folder_of(arm: str) -> str:
     return arm.replace(" ", "-").replace(",", "").replace("+", "-")
 
 
+FOLDERS: dict[Start, str] = {"trained": "arms", "after-kd": "arms-after-kd", "fresh": "arms-from-scratch"}
+
+
 def one_arm(
-    arm: str, changes: dict[str, Any], data: Path, work: Path, sizes: Sizes, seed: int, *, after_kd: bool = False
+    arm: str, changes: dict[str, Any], data: Path, work: Path, sizes: Sizes, seed: int, start: Start
 ) -> dict[str, Any]:
     # By what it does, not by the method that asked for it: two methods share the arm `kd`.
-    out = work / ("arms-after-kd" if after_kd else "arms") / folder_of(arm) / f"seed-{seed}"
+    out = work / FOLDERS[start] / folder_of(arm) / f"seed-{seed}"
     file = out / "result.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     pair = translation_pair(data, work, sizes, 0 if sizes.one_start else seed)
-    if after_kd:
-        one_arm("kd", {}, data, work, sizes, seed)
+    if start == "fresh":
+        fresh = save_fresh(sizes.fresh, pair["tokenizer"], work / f"fresh-{seed}", seed)
+        pair = {**pair, "student": fresh}
+        sizes = replace(
+            sizes, student=sizes.fresh, distil_epochs=sizes.fresh_epochs, student_rate=2 * sizes.student_rate
+        )
+    if start == "after-kd":
+        one_arm("kd", {}, data, work, sizes, seed, "trained")
         pair = {**pair, "student": work / "arms" / "kd" / f"seed-{seed}" / "student"}
         sizes = replace(sizes, distil_epochs=sizes.distil_epochs / 2, student_rate=sizes.student_rate / 2)
     config = configuration(changes, pair, out, sizes, seed)
     if changes.get("extra"):
         config = config.model_copy(update={"training": _with_extra_steps(config, out, seed)})
     method = "warmup" if config.warmup else "kd"
-    same = shared(config, pair, work)
-    # States are kept where answer tokens are predicted only.
-    memory = None if config.features is not None and config.features.places == "all" else same.memory
+    same = shared(config, pair, work, sizes)
+    memory = same.memory
     with in_place_of(memory, same.data):
         report = distil(config, method, surroundings(f"{arm} {seed}"), lambda _name: None)
     curve = [row for row in report["stages"]["kd"]["curves"] if "val_kl" in row]
     learned = report["stages"]["kd"]
     validated = len(curve) * sum(len(row.tokens) for row in same.data.validation_rows)
-    if memory is not None:
-        learned["seconds"] += memory.seconds_per_token * (learned["tokens"] + validated)
+    learned["seconds"] += memory.seconds_per_token * (learned["tokens"] + validated)
     result = {
         "arm": arm,
         "seed": seed,
@@ -158,12 +167,13 @@ class Shared:
 _SHARED: dict[Path, Shared] = {}
 
 
-def shared(config: DistillConfig, pair: dict[str, Any], work: Path) -> Shared:
+def shared(config: DistillConfig, pair: dict[str, Any], work: Path, sizes: Sizes) -> Shared:
     if work not in _SHARED:
         data = read_data(config)
         teacher = load_model(str(pair["teacher"]), "float32", "teacher").eval()
-        student = AutoConfig.from_pretrained(str(pair["student"]))
-        layers = {theirs for _, theirs in spread(student.num_hidden_layers, teacher.config.num_hidden_layers)}
+        shapes = {sizes.student.layers, sizes.fresh.layers}
+        kinds = {one["features"]["layers"] for arms in METHODS.values() for one in arms.values() if "features" in one}
+        layers = {b for kind in kinds for ours in shapes for _, b in pairs(kind, ours, sizes.teacher.layers)}
         memory = remembered(
             teacher, [*data.rows, *data.validation_rows], work / "teacher-states.safetensors",
             layers=tuple(sorted(layers)), bf16=bf16(),
@@ -208,19 +218,15 @@ def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Size
 def _hidden(
     features: FeaturesConfig | None, checkpoint: Path, student: Any, teacher: Any, train: list[Row], held: list[Row]
 ) -> dict[str, Any]:
-    """Of the layers that the method pairs by default here, and of the last ones, in every arm."""
+    """Of the first and of the last pair of layers that the method has here by default, in every arm, at answers."""
     ours, theirs = student.config.num_hidden_layers, teacher.config.num_hidden_layers
-    paired = FeaturesConfig.model_validate({**FEATURES, "layers": spread(ours, theirs)})
-    asked = features or paired
+    wanted = pairs(str(FEATURES["layers"]), ours, theirs)
+    asked = (features.layers or ((ours, theirs),)) if features is not None else ()
+    own = [(a % (ours + 1), b % (theirs + 1)) for a, b in asked]
     told = {}
-    for name, places, pairs in (
-        ("paired", paired.places, paired.layers or ((ours, theirs),)),
-        ("last", "answers", ((ours, theirs),)),
-    ):
-        own = [(a % (ours + 1), b % (theirs + 1)) for a, b in asked.layers or ((ours, theirs),)]
-        at = own.index(pairs[0]) if pairs[0] in own and asked.places == places else None
-        learned = None if at is None else projection_of(checkpoint, at)
-        told[name] = hidden_likeness(student, teacher, pairs[0], places, learned, train, held)
+    for name, pair in (("paired", wanted[0]), ("last", wanted[-1])):
+        learned = projection_of(checkpoint, own.index(pair)) if pair in own else None
+        told[name] = hidden_likeness(student, teacher, pair, learned, train, held)
     return told
 
 

@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from benchmarks.distill.arms import pairs
 from benchmarks.distill.diffusion import closed, line_entropy, self_bleu, valid_sums, valid_words
 from benchmarks.distill.measuring import steps_to
 from benchmarks.distill.tables import cell, interval, paired
@@ -73,3 +74,9 @@ def test_arms_are_compared_seed_by_seed():
         "| better | 2 | -0.50 [-0.50, -0.50] | 0.0 [0.0, 0.0] |",
         "| of one seed | 1 | 1.00 | 10.5 |",
     ]
+
+
+def test_layers_are_paired_by_their_place_in_both_models():
+    assert pairs("spread", 2, 4) == ((1, 2), (2, 4))
+    assert pairs("ends", 2, 4) == ((1, 1), (2, 4))
+    assert pairs("ends", 1, 2) == pairs("spread", 1, 2) == ((1, 2),)

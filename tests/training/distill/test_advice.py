@@ -30,6 +30,11 @@ def test_the_rules_agree_with_what_was_measured() -> None:
     assert spoken_for(MEDIUM) == ["kd", "ranking"]
 
 
+def test_features_are_for_students_that_have_learned_nothing_yet() -> None:
+    fresh = {**MEDIUM, "distance": {**MEDIUM["distance"], "kl": 7.5}}
+    assert "features" in spoken_for(fresh)
+
+
 def test_a_student_that_is_there_already_needs_nothing() -> None:
     there = {
         **MEDIUM,
