@@ -34,14 +34,17 @@ $(BIN)/python:
 
 define install
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[$(1)]' -c constraints.txt
+	@$(BIN)/python -c 'from policies.compiled import native; native or print("Policies run in plain Python: nothing could be compiled here; pip -v says why.")'
 	@touch $@
 endef
 
-$(VENV)/.with-serve: $(BIN)/python pyproject.toml constraints.txt
+built := pyproject.toml constraints.txt hatch_build.py $(wildcard policies/*.pyx)
+
+$(VENV)/.with-serve: $(BIN)/python $(built)
 	@echo "Installing what serving needs into $(VENV) (a few minutes the first time) ..."
 	$(call install,pair$(comma)tables)
 
-$(VENV)/.with-test: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.with-test: $(BIN)/python $(built)
 	@echo "Installing what tests and training need into $(VENV) (a few minutes the first time) ..."
 	$(call install,test)
 	@touch $(VENV)/.with-serve

@@ -10,9 +10,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from policies import compiled
 from policies.arithmetic import read_equations
+from policies.compiled import native
 from policies.observation import Draft
-from policies.prompt_features import Floats, Ints, PromptView, encode, hash_tokens, shorten, to_number, tokenise
+from policies.prompt_features import (
+    FEATURES_VERSION,
+    Floats,
+    Ints,
+    PromptView,
+    encode,
+    hash_tokens,
+    shorten,
+    to_number,
+    tokenise,
+)
 
 DRAFT_FEATURES: tuple[str, ...] = (
     "draft_here",
@@ -106,36 +118,40 @@ def _bounded(logprob: float) -> float:
     return min(logprob, 0.0) if logprob > -30.0 else -30.0
 
 
-def _logprob_features(logprobs: Sequence[float], entropies: Sequence[float]) -> list[float]:
-    if logprobs:
-        # Plain Python: a draft has some dozens of tokens, and for so few numpy's calls cost more than its arithmetic.
-        values = [_bounded(value) for value in logprobs]
-        ordered = sorted(values)
-        count = len(values)
-        last = count - 1
-        total = math.fsum(values)
-        mean = total / count
-        features = [
-            1.0,
-            mean,
-            ordered[0],
-            values[0],
-            values[-1],
-            max(total, -300.0),
-            ordered[int(0.10 * last)],
-            ordered[int(0.25 * last)],
-            ordered[int(0.50 * last)],
-            math.sqrt(max(math.fsum([value * value for value in values]) / count - mean * mean, 0.0)),
-            bisect_left(ordered, -0.693) / count,
-            bisect_left(ordered, -2.303) / count,
-            min(values[-6:]),
-        ]
-    else:
-        features = [0.0] * 13
-    if entropies:
-        spread = np.nan_to_num(np.clip(np.asarray(entropies, dtype=np.float64), 0.0, 30.0), nan=30.0)
-        return [*features, 1.0, float(spread.mean()), float(spread.max()), float(spread[-1])]
-    return [*features, 0.0, 0.0, 0.0, 0.0]
+def _logprob_features(logprobs: Sequence[float]) -> list[float]:
+    """`has_logprobs` to `logprob_tail_min`."""
+    if not logprobs:
+        return [0.0] * 13
+    # Plain Python: a draft has some dozens of tokens, and for so few numpy's calls cost more than its arithmetic.
+    values = [_bounded(value) for value in logprobs]
+    ordered = sorted(values)
+    count = len(values)
+    last = count - 1
+    total = math.fsum(values)
+    mean = total / count
+    return [
+        1.0,
+        mean,
+        ordered[0],
+        values[0],
+        values[-1],
+        max(total, -300.0),
+        ordered[int(0.10 * last)],
+        ordered[int(0.25 * last)],
+        ordered[int(0.50 * last)],
+        math.sqrt(max(math.fsum([value * value for value in values]) / count - mean * mean, 0.0)),
+        bisect_left(ordered, -0.693) / count,
+        bisect_left(ordered, -2.303) / count,
+        min(values[-6:]),
+    ]
+
+
+def _entropy_features(entropies: Sequence[float]) -> list[float]:
+    """`has_entropies` to `entropy_last`."""
+    if not entropies:
+        return [0.0, 0.0, 0.0, 0.0]
+    spread = np.nan_to_num(np.clip(np.asarray(entropies, dtype=np.float64), 0.0, 30.0), nan=30.0)
+    return [1.0, float(spread.mean()), float(spread.max()), float(spread[-1])]
 
 
 def _content_words(text: str) -> set[str]:
@@ -197,43 +213,121 @@ def _close(a: float, b: float) -> bool:
     return abs(a - b) <= 0.01 * max(abs(a), abs(b)) + 1e-9
 
 
+def _words_by_kind() -> dict[bytes, tuple[int, ...]]:
+    """Word -> 0 a hedge, 1 a refusal, 2 a connective: as the compiled reader counts them."""
+    kinds = (_HEDGE_WORDS, _REFUSAL_WORDS, _CONNECTIVES)
+    words = frozenset().union(*kinds)
+    return {word: tuple(kind for kind, members in enumerate(kinds) if word in members) for word in words}
+
+
+_READER = compiled.reader(FEATURES_VERSION, DRAFT_FEATURES, _words_by_kind())
+
+
+def _from(first: str, last: str) -> slice:
+    return slice(DRAFT_FEATURES.index(first), DRAFT_FEATURES.index(last) + 1)
+
+
+_ENTROPIES = _from("has_entropies", "entropy_last")
+_ANSWER = _from("empty", "numbers_used_share")
+_LETTERS = _from("letter", "options_named")
+_MARKS = _from("question_marks", "latex")
+_LINES, _REPEATED = DRAFT_FEATURES.index("log_draft_lines"), DRAFT_FEATURES.index("repeated_line")
+_HEDGES, _REFUSALS = DRAFT_FEATURES.index("hedges"), DRAFT_FEATURES.index("refusals")
+
+
 def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
     """Features of the draft, (len(DRAFT_FEATURES),), and its hashed n-grams; raises nothing for any text."""
+    if _READER is None:
+        return read_draft_in_python(draft, view)
     text = shorten(draft.text)
-    stripped = text.strip()
+    ascii = text.isascii()
+    asked = len(set(view.numbers)) if view.numbers else 0
+    dense, ngrams, left = _READER.draft(encode(text), draft.logprobs, _ended(draft), ascii, len(view.text), asked)
+    if draft.entropies:
+        dense[_ENTROPIES] = _entropy_features(draft.entropies)
+    if left & native.LINES:
+        dense[_LINES], dense[_REPEATED] = _line_features(text)
+    if left & native.ANSWER:
+        dense[_ANSWER] = _answer_features(text, view)
+    if left & native.HEDGED:
+        dense[_HEDGES] = math.log1p(len(_HEDGE.findall(text)))
+    if left & native.REFUSED:
+        dense[_REFUSALS] = _REFUSAL.search(text) is not None
+    if left & native.CHOICES or view.options:
+        dense[_LETTERS] = _option_features(text, view)
+    if not ascii:
+        dense[_MARKS] = _mark_features(text)
+    return dense, ngrams
+
+
+def read_draft_in_python(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
+    """What `read_draft` says, where nothing is compiled."""
+    text = shorten(draft.text)
     raw = encode(text)
     tokens = tokenise(raw.lower())
     words = max(len(tokens), 1)
     kinds = set(tokens)
-    lower = text.lower()
-    lines = [line for line in text.split("\n") if line.strip()]
     # Regular expressions cost most here, so each is kept for texts that can have what it looks for.
-    marks = list(_ANSWER_IS.finditer(text)) if "answer" in lower or "####" in text else []
-    after = text[marks[-1].end() :] if marks else ""
-    has_digits = len(raw.translate(None, b"0123456789")) < len(raw)
-    all_numbers = [to_number(m.lstrip("-$£€")) for m in _NUMBER.findall(text)] if has_digits else []
-    final_matches = (_NUMBER.findall(after)[:1] or _NUMBER.findall(stripped[-200:])[-1:]) if has_digits else []
-    hedges = len(_HEDGE.findall(text)) if "assum" in lower or not kinds.isdisjoint(_HEDGE_WORDS) else 0
+    hedged = "assum" in text.lower() or not kinds.isdisjoint(_HEDGE_WORDS)
     refuses = not kinds.isdisjoint(_REFUSAL_WORDS) and _REFUSAL.search(text) is not None
     connectives = 0 if kinds.isdisjoint(_CONNECTIVES) else sum([token in _CONNECTIVES for token in tokens])
-    equations = read_equations(text)
-    final = to_number(final_matches[0].lstrip("-$£€")) if final_matches else 0.0
-    has_final = bool(final_matches)
-    asked = set(view.numbers)
-    said = set(all_numbers)
+    log_lines, repeated_line = _line_features(text)
     ngrams = hash_tokens(tokens)
     pairs = ngrams[len(tokens) :]
     distinct_pairs = len(set(pairs.tolist())) if len(pairs) else 1
     dense = [
         1.0,
-        *_logprob_features(draft.logprobs, draft.entropies),
-        float(draft.finish_reason == "length"),
-        float(draft.finish_reason == "stop"),
-        float(not draft.complete),
+        *_logprob_features(draft.logprobs),
+        *_entropy_features(draft.entropies),
+        *_ended(draft),
         math.log1p(len(raw)),
         math.log1p(len(tokens)),
-        math.log1p(len(lines)),
+        log_lines,
         math.log1p(len(raw)) - math.log1p(len(view.text)),
+        *_answer_features(text, view),
+        len(kinds) / words,
+        1.0 - distinct_pairs / max(len(pairs), 1),
+        repeated_line,
+        math.log1p(len(_HEDGE.findall(text)) if hedged else 0),
+        float(refuses),
+        math.log1p(connectives),
+        *_option_features(text, view),
+        *_mark_features(text),
+    ]
+    return np.array(dense), ngrams
+
+
+def _ended(draft: Draft) -> tuple[bool, bool, bool]:
+    """`finish_length` to `incomplete`."""
+    return draft.finish_reason == "length", draft.finish_reason == "stop", not draft.complete
+
+
+def _line_features(text: str) -> tuple[float, float]:
+    """`log_draft_lines`, `repeated_line`."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    return math.log1p(len(lines)), (len(lines) - len(set(lines))) / max(len(lines), 1)
+
+
+def _mark_features(text: str) -> tuple[float, float]:
+    """`question_marks`, `latex`."""
+    return math.log1p(text.count("?")), math.log1p(text.count("\\"))
+
+
+def _answer_features(text: str, view: PromptView) -> list[float]:
+    """`empty` to `numbers_used_share`: what is given as the answer, the numbers on the way and whether sums hold."""
+    stripped = text.strip()
+    lower = text.lower()
+    marks = list(_ANSWER_IS.finditer(text)) if "answer" in lower or "####" in text else []
+    after = text[marks[-1].end() :] if marks else ""
+    has_digits = any(digit in text for digit in "0123456789")
+    all_numbers = [to_number(m.lstrip("-$£€")) for m in _NUMBER.findall(text)] if has_digits else []
+    final_matches = (_NUMBER.findall(after)[:1] or _NUMBER.findall(stripped[-200:])[-1:]) if has_digits else []
+    equations = read_equations(text)
+    final = to_number(final_matches[0].lstrip("-$£€")) if final_matches else 0.0
+    has_final = bool(final_matches)
+    asked = set(view.numbers)
+    said = set(all_numbers)
+    return [
         float(not stripped),
         float("answer is" in lower),
         float("####" in text),
@@ -257,17 +351,7 @@ def read_draft(draft: Draft, view: PromptView) -> tuple[Floats, Ints]:
         float(min(len(asked - said), 8)),
         math.log1p(len(said - asked)),
         len(asked & said) / max(len(asked), 1),
-        len(kinds) / words,
-        1.0 - distinct_pairs / max(len(pairs), 1),
-        float(len(lines) - len(set(lines))) / max(len(lines), 1),
-        math.log1p(hedges),
-        float(refuses),
-        math.log1p(connectives),
-        *_option_features(text, view),
-        math.log1p(text.count("?")),
-        math.log1p(text.count("\\")),
     ]
-    return np.array(dense), ngrams
 
 
 def entropy_of(top_logprobs: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ import hashlib
 from policies.draft_features import DRAFT_FEATURES, entropy_of, read_draft
 from policies.observation import Draft, Prompt
 from policies.outcomes import Outcome
-from policies.prompt_features import NGRAM_BITS, PROMPT_FEATURES, PromptView, read_prompt
+from policies.prompt_features import FEATURES_VERSION, NGRAM_BITS, PROMPT_FEATURES, PromptView, read_prompt
 
 __all__ = [
     "DRAFT_FEATURES",
@@ -23,9 +23,6 @@ __all__ = [
     "read_draft",
     "read_prompt",
 ]
-
-FEATURES_VERSION = 1
-"""Raised when a feature's meaning changes under the same name."""
 
 
 def _hash() -> str:

@@ -15,11 +15,15 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from policies import compiled
 from policies.observation import Prompt
+from policies.values import quickly_made
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+FEATURES_VERSION = 1
+"""Raised when a feature's meaning changes under the same name."""
 NGRAM_BITS = 15
 NGRAMS = 1 << NGRAM_BITS
 """Size of the table that word unigrams and bigrams are hashed into."""
@@ -143,6 +147,7 @@ def to_number(digits: str) -> float:
     return min(float(digits.replace(",", "") or 0), 1e18)
 
 
+@quickly_made
 @dataclass(frozen=True)
 class PromptView:
     """A prompt read once; the draft's features look at the same numbers and options."""
@@ -186,8 +191,25 @@ def tokenise(raw_lower: bytes) -> list[bytes]:
     return _TOKEN.findall(raw_lower)
 
 
+_CHOICES = slice(PROMPT_FEATURES.index("options"), PROMPT_FEATURES.index("log_stem_words") + 1)
+_READER = compiled.reader(FEATURES_VERSION, PROMPT_FEATURES, _LEXICONS_OF, list(_CLASSES.values()))
+
+
 def read_prompt(prompt: Prompt) -> PromptView:
     """All features of a prompt; raises nothing for any text."""
+    if _READER is None:
+        return read_prompt_in_python(prompt)
+    text = shorten(prompt.text)
+    raw = encode(text)
+    dense, ngrams, numbers = _READER.prompt(raw, text.rstrip()[-1:] == "?", _conversation(prompt))
+    view = PromptView(dense, ngrams, numbers, text)
+    if raw.count(b"\n") >= 2 and (options := view.options):
+        dense[_CHOICES] = _choices(text, options, max((len(ngrams) + 1) // 2, 1))
+    return view
+
+
+def read_prompt_in_python(prompt: Prompt) -> PromptView:
+    """What `read_prompt` says, where nothing is compiled."""
     text = shorten(prompt.text)
     raw = encode(text)
     size = max(len(raw), 1)
@@ -200,16 +222,6 @@ def read_prompt(prompt: Prompt) -> PromptView:
     numbers = tuple([min(float(m.replace(b",", b"")), 1e18) for m in _NUMBER.findall(raw)]) if digits else ()
     # Options stand on lines of their own, so a text without line ends has none.
     options = read_options(text) if lines >= 2 else {}
-    stem_words = float(words)
-    longest_option = mean_option = numeric = none_option = all_option = 0.0
-    if options:
-        lowered = [option.lower() for option in options.values()]
-        none_option = float(any("none of" in option for option in lowered))
-        all_option = float(any("all of" in option or "both" in option for option in lowered))
-        lengths = [len(option) for option in options.values()]
-        longest_option, mean_option = max(lengths), sum(lengths) / len(lengths)
-        numeric = sum(_PLAIN_NUMBER.fullmatch(option.strip()) is not None for option in options.values()) / len(options)
-        stem_words = max(1.0, words * (1 - sum(lengths) / max(len(text), 1)))
     in_lexicons = [0] * len(_LEXICONS)
     for word in counts.keys() & _LEXICONS_OF.keys():
         for place in _LEXICONS_OF[word]:
@@ -228,20 +240,39 @@ def read_prompt(prompt: Prompt) -> PromptView:
         len(set(numbers)) / max(len(numbers), 1),
         math.log1p(sum([number != int(number) for number in numbers])),
         math.log1p(sum([number >= 1000 for number in numbers])),
-        float(len(options)),
-        math.log1p(mean_option),
-        numeric,
-        none_option,
-        all_option,
-        math.log1p(longest_option),
-        math.log1p(stem_words),
+        *_choices(text, options, words),
         float(last == "?"),
         float(underscores >= 2),
         float(b"```" in raw),
         math.log1p(raw.count(b"=")),
+        *_conversation(prompt),
+    ]
+    return PromptView(np.array(dense), hash_tokens(tokens), numbers, text)
+
+
+def _choices(text: str, options: dict[str, str], words: int) -> list[float]:
+    """`options` to `log_stem_words`."""
+    if not options:
+        return [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, math.log1p(words)]
+    lowered = [option.lower() for option in options.values()]
+    lengths = [len(option) for option in options.values()]
+    numeric = sum(_PLAIN_NUMBER.fullmatch(option.strip()) is not None for option in options.values())
+    return [
+        float(len(options)),
+        math.log1p(sum(lengths) / len(lengths)),
+        numeric / len(options),
+        float(any("none of" in option for option in lowered)),
+        float(any("all of" in option or "both" in option for option in lowered)),
+        math.log1p(max(lengths)),
+        math.log1p(max(1.0, words * (1 - sum(lengths) / max(len(text), 1)))),
+    ]
+
+
+def _conversation(prompt: Prompt) -> tuple[float, float, float, float]:
+    """`turn` and what stands behind it."""
+    return (
         math.log1p(prompt.turn),
         float(prompt.last_route == "teacher"),
         float(prompt.last_route == "student"),
         min(1.0, len(prompt.last_user) / max(len(prompt.text), 1)),
-    ]
-    return PromptView(np.array(dense), hash_tokens(tokens), numbers, text)
+    )

@@ -45,6 +45,7 @@ def estimate_names(teachers: int = 1) -> tuple[str, ...]:
 
 
 _NOTHING = Draft("", complete=False)
+_EMPTY, _NO_NGRAMS = np.empty(0), np.empty(0, np.int64)
 
 
 def rows_of(texts: Sequence[Floats]) -> Floats:
@@ -98,23 +99,17 @@ class Estimators:
     def features(self, observations: Sequence[Observation], views: Sequence[PromptView]) -> Floats:
         """(B, F): estimates and features in the order of `feature_names`; all observations are of one step, and `views`
         are their prompts read."""
-        prompts = rows_of([view.dense for view in views])
+        rows = [self.row(each, view) for each, view in zip(observations, views, strict=True)]
+        prompts = rows_of([prompt for prompt, _, _ in rows])
         if self.sentences is not None:
             read = self.sentences.read([observation.prompt.last_user for observation in observations])
-            prompts = np.concatenate([prompts, read], axis=1)
-        if self.cached:
-            prompts = np.concatenate([prompts, rows_of([read_cached(each.prompt) for each in observations])], axis=1)
+            plain = len(PROMPT_FEATURES)
+            prompts = np.concatenate([prompts[:, :plain], read, prompts[:, plain:]], axis=1)
         prompt_ngrams = [view.ngrams for view in views]
         if observations[0].step is Step.ROUTE:
             return np.concatenate([self.prompt(prompts, prompt_ngrams), prompts], axis=1)
         assert self.draft is not None
-        drafts = [read_draft(each.draft or _NOTHING, view) for each, view in zip(observations, views, strict=True)]
-        dense, draft_ngrams = rows_of([read for read, _ in drafts]), [ngrams for _, ngrams in drafts]
-        if self.samples is not None:
-            wish = self.samples
-            pairs = zip(observations, views, strict=True)
-            agreed = [read_samples(each.draft or _NOTHING, wish, view) for each, view in pairs]
-            dense = np.concatenate([dense, np.stack(agreed)], axis=1)
+        dense, draft_ngrams = rows_of([draft for _, draft, _ in rows]), [ngrams for _, _, ngrams in rows]
         if len(observations) <= FEW:
             return self._joined(prompts, dense, prompt_ngrams, draft_ngrams)
         before = self.prompt(prompts, prompt_ngrams)
@@ -123,6 +118,20 @@ class Estimators:
         counted = before[:, : len(self.prompt.ngrams.bias)]
         after = self.draft(np.concatenate([both, counted], axis=1), draft_ngrams)
         return np.concatenate([before, after, both], axis=1)
+
+    def row(self, observation: Observation, view: PromptView) -> tuple[Floats, Floats, Ints]:
+        """Features of one prompt, without those of an encoder; of its draft, and the draft's n-grams: empty before
+        there can be one."""
+        prompt = view.dense
+        if self.cached:
+            prompt = np.concatenate([prompt, read_cached(observation.prompt)])
+        if observation.step is Step.ROUTE:
+            return prompt, _EMPTY, _NO_NGRAMS
+        written = observation.draft or _NOTHING
+        draft, ngrams = read_draft(written, view)
+        if self.samples is not None:
+            draft = np.concatenate([draft, read_samples(written, self.samples, view)])
+        return prompt, draft, ngrams
 
     @cached_property
     def _joined(self) -> JointEstimators:

@@ -8,17 +8,19 @@ log pi(teacher) - log pi(student). The price is a table over shares, monotone, f
 Values are in units of `scale` (the spread of the expected gain), so scores have a like spread on every table.
 """
 
+import contextlib
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
 from policies.action import Step
 from policies.cached import CACHE_FEATURES, read_cached
+from policies.compiled import native
 from policies.cost import CostModel
 from policies.estimators import Arrays
 from policies.features import PromptView, read_prompt
@@ -53,8 +55,16 @@ _COST = "cost.usd"
 _DETAILS = ("expected_student_quality", "expected_gain", "expected_teacher_calls", "price")
 
 
-def softplus(x: Floats) -> Floats:
-    return np.logaddexp(0.0, x)
+Number = TypeVar("Number", float, Floats)
+
+
+def softplus(x: Number) -> Number:
+    found: Number = np.logaddexp(0.0, x)
+    return found
+
+
+def _stage(estimators: StageEstimators) -> "native.Stage":
+    return native.Stage(estimators.ngrams, estimators.linear, estimators.forest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +99,14 @@ class StepNet:
         np.minimum(np.maximum((features - self.mean) / self.std, -CLIP), CLIP, out=x[:, :-2])
         x[:, -2] = np.log(share)
         x[:, -1] = price
-        w1, b1, w2, b2 = self._joined
+        w1, b1, w2, b2 = self.joined
         out = np.tanh(x @ w1 + b1) @ w2 + b2
         cost = np.minimum(np.maximum(out[:, -1], -30.0), 30.0)
         gain = plain[:, 1] if plain.shape[1] == 2 else plain[:, 1:]
         return plain[:, 0], gain, out[:, :-1], 1.0 / (1.0 + np.exp(-cost))
 
     @cached_property
-    def _joined(self) -> tuple[Floats, Floats, Floats, Floats]:
+    def joined(self) -> tuple[Floats, Floats, Floats, Floats]:
         """Both networks as one of H + C hidden units: (F + 2, H + C), (H + C,), (H + C, 2 + K), (2 + K,)"""
         outputs = self.w2.shape[1]
         w2 = np.zeros((len(self.w2) + len(self.cost_w2), outputs + 1))
@@ -145,7 +155,7 @@ class Prices:
         return self.log_share.tolist(), self.price.tolist()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class WheelsPolicy:
     """One policy for all budgets; see the module's idea. Implements `policies.policy.Policy`."""
 
@@ -196,6 +206,9 @@ class WheelsPolicy:
         step = asked[0]
         if any(observation.step is not step for observation in observations):
             observations = [Observation(step, each.prompt, each.draft, each.budget) for each in observations]
+        forward = self._compiled.get(step)
+        if forward is not None:
+            return [self._score_compiled(step, forward, observation) for observation in observations]
         views = [read_prompt(observation.prompt) for observation in observations]
         features = self.estimators.features(observations, views)
         shares = np.array([self._share(observation.budget.share) for observation in observations])
@@ -217,11 +230,47 @@ class WheelsPolicy:
             Scores(score, dict(zip(_DETAILS, row, strict=True)))
             for score, row in zip(scores.tolist(), rows, strict=True)
         ]
-        if self.cost is not None:
-            bills = self.cost.expected(self._billed_by(observations, views), [view.ngrams for view in views])
-            for each, usd in zip(found, bills.tolist(), strict=True):
-                each.details["expected_teacher_usd"] = usd
-                each.details["most_teacher_usd"] = usd * self.cost.most
+        self._add_bills(found, observations, views)
+        return found
+
+    def _add_bills(
+        self, found: Sequence[Scores], observations: Sequence[Observation], views: Sequence[PromptView]
+    ) -> None:
+        if self.cost is None:
+            return
+        bills = self.cost.expected(self._billed_by(observations, views), [view.ngrams for view in views])
+        for each, usd in zip(found, bills.tolist(), strict=True):
+            each.details["expected_teacher_usd"] = usd
+            each.details["most_teacher_usd"] = usd * self.cost.most
+
+    @cached_property
+    def _compiled(self) -> "dict[Step, native.Forward]":
+        """Estimators and network of each step; empty where nothing is compiled, and for what the compiled code does not
+        do: encoders, several teachers, arrays of other kinds than training writes."""
+        if native is None or self.teachers or self.estimators.sentences is not None:
+            return {}
+        found: dict[Step, native.Forward] = {}
+        with contextlib.suppress(ValueError, TypeError):
+            prompt = _stage(self.estimators.prompt)
+            draft = None if self.estimators.draft is None else _stage(self.estimators.draft)
+            for step, net in self.nets.items():
+                found[step] = native.Forward(prompt, None if step is Step.ROUTE else draft, net)
+        return found
+
+    def _score_compiled(self, step: Step, forward: "native.Forward", observation: Observation) -> Scores:
+        """What `score_batch` says of one."""
+        view = read_prompt(observation.prompt)
+        prompt, draft, ngrams = self.estimators.row(observation, view)
+        share = self._share(observation.budget.share)
+        price = self.prices.at(share)
+        (quality, gain), (stay, ask), cost = forward(prompt, view.ngrams, draft, ngrams, math.log(share), price)
+        score = float(self._score_of(step, gain, stay, ask, price))
+        if step is self.steps[-1]:
+            quality += stay
+        quality = min(max(quality * self.scale, 0.0), 1.0)
+        numbers = (quality, (gain + ask) * self.scale, cost * self._largest(step), price * self.scale)
+        found = Scores(score, dict(zip(_DETAILS, numbers, strict=True)))
+        self._add_bills([found], [observation], [view])
         return found
 
     def _billed_by(self, observations: Sequence[Observation], views: Sequence[PromptView]) -> Floats:
@@ -293,15 +342,21 @@ class WheelsPolicy:
         quality, gain, correction, cost = self.nets[step].values(features, share, price)
         if self.teachers:
             return quality, gain, correction, *self._forward_several(step, gain, correction, cost, price)
-        ask = gain + correction[:, 1] - price
-        if step is self.steps[-1]:
-            advantage = ask
-        else:
+        score = self._score_of(step, gain, correction[:, 0], correction[:, 1], price)
+        return quality, gain, correction, cost * self._largest(step), score
+
+    def _score_of(self, step: Step, gain: Number, stay: Number, ask: Number, price: Number) -> Number:
+        """Of one request or of many, with one teacher."""
+        advantage = gain + ask - price
+        if step is not self.steps[-1]:
             # A draft may still come: staying is worth at least the choice made now, plus what the draft will tell.
             later = self.temperature * softplus((gain - price) / self.temperature)
-            advantage = ask - later - correction[:, 0] + price * self.draft_cost
-        largest = 1.0 + (self.draft_cost if step is Step.ROUTE and len(self.steps) > 1 else 0.0)
-        return quality, gain, correction, cost * largest, advantage / self.temperature
+            advantage = advantage - later - stay + price * self.draft_cost
+        return advantage / self.temperature
+
+    def _largest(self, step: Step) -> float:
+        """Expected cost, in teacher calls."""
+        return 1.0 + (self.draft_cost if step is Step.ROUTE and len(self.steps) > 1 else 0.0)
 
     def _forward_several(
         self, step: Step, gain: Floats, correction: Floats, cost: Floats, price: Floats

@@ -14,6 +14,8 @@ import click
 import pytest
 from pydantic import BaseModel
 
+from hatch_build import SOURCES
+from policies.compiled import native
 from server.cli import VERBS, main
 from server.settings import Settings
 from tests.docs.commands import PAGE, commands, page
@@ -32,18 +34,30 @@ def tracked() -> tuple[Path, ...]:
     return tuple(path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names inside a freshly built wheel."""
-    out = tmp_path_factory.mktemp("wheel")
+def build_wheel(out: Path, **environment: str) -> Path:
     build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     done = subprocess.run(
-        [sys.executable, "-c", build, str(out)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", build, str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr
     (built,) = out.glob("*.whl")
-    with zipfile.ZipFile(built) as archive:
+    return built
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names inside a freshly built wheel."""
+    return names_in(build_wheel(tmp_path_factory.mktemp("wheel")))
 
 
 def test_the_wheel_holds_exactly_the_four_packages(wheel: set[str]) -> None:
@@ -59,6 +73,17 @@ def test_the_wheel_carries_the_shipped_pair_and_its_policy(wheel: set[str]) -> N
 def test_the_wheel_carries_every_grammar_and_other_file_beside_the_code(wheel: set[str]) -> None:
     beside = {str(path.relative_to(ROOT)) for path in tracked() if path.relative_to(ROOT).parts[0] in PACKAGES}
     assert beside - wheel == set()
+
+
+def test_the_wheel_carries_what_was_compiled_where_that_is_possible(wheel: set[str]) -> None:
+    found = {name.split(".")[0] for name in wheel if name.endswith(".so")}
+    assert found == (set() if native is None else {source.removesuffix(".pyx") for source in SOURCES})
+
+
+def test_a_wheel_can_be_built_without_a_compiler(tmp_path: Path) -> None:
+    built = build_wheel(tmp_path, PATH="")
+    assert built.name.endswith("-py3-none-any.whl")
+    assert not any(name.endswith(".so") for name in names_in(built))
 
 
 def test_imports_point_down() -> None:

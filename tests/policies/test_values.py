@@ -1,8 +1,10 @@
 """Values that are quickly made are what any frozen dataclass is."""
 
+import contextlib
 import copy
 import pickle
-from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
+import sys
+from dataclasses import FrozenInstanceError, dataclass, field, fields, make_dataclass, replace
 from typing import Any
 
 import orjson
@@ -41,6 +43,8 @@ class Quicker(Quick):
         (("a", 5, {"x": 1}), {}),
         ((), {"name": "a", "more": {"y": 2}}),
         (("a",), {"count": 0}),
+        ((), {"more": {}, "count": 0, "name": "a"}),
+        (("a",), {"more": {}, "count": 0}),
     ],
 )
 def test_it_holds_what_a_plain_one_holds(positional: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -53,11 +57,24 @@ def test_it_holds_what_a_plain_one_holds(positional: tuple[Any, ...], named: dic
     assert orjson.dumps(quick) == orjson.dumps(plain)
 
 
-@pytest.mark.parametrize(("positional", "named"), [((), {}), (("a", 1, {}, 4), {}), (("a",), {"colour": 1})])
+@pytest.mark.parametrize(
+    ("positional", "named"),
+    [
+        ((), {}),
+        ((), {"count": 1}),
+        (("a", 1, {}, 4), {}),
+        (("a",), {"colour": 1}),
+        (("a",), {"name": "b"}),
+        (("a", 1), {"more": {}, "count": 1}),
+    ],
+)
 def test_it_wants_the_same_arguments(positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+    said = []
     for kind in (Plain, Quick):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError) as error:
             kind(*positional, **named)
+        said.append(str(error.value).replace("Quick.", "Plain."))
+    assert said[0] == said[1]
 
 
 def test_defaults_are_made_anew() -> None:
@@ -72,6 +89,26 @@ def test_it_cannot_be_changed() -> None:
 def test_one_that_inherits_has_all_fields() -> None:
     value = Quicker("a", last=(1, 2))
     assert (value.name, value.count, value.more, value.last) == ("a", 3, {}, (1, 2))
+
+
+def test_it_may_have_any_number_of_fields() -> None:
+    for count in (1, 63, 64, 65, 100):
+        names = [f"field{i}" for i in range(count)]
+        kind = quickly_made(make_dataclass("Many", [(name, int) for name in names], frozen=True))
+        value = kind(*range(count - 1), **{names[-1]: -1})
+        assert vars(value) == {**dict(zip(names, range(count), strict=True)), names[-1]: -1}
+        with pytest.raises(TypeError):
+            kind(*range(count - 1))
+
+
+def test_what_is_given_is_let_go() -> None:
+    given = object()
+    before = sys.getrefcount(given)
+    for _ in range(1000):
+        Quick(given, more=given)  # type: ignore[arg-type]
+        with contextlib.suppress(TypeError):
+            Quick(given, name=given)  # type: ignore[arg-type, misc]
+    assert sys.getrefcount(given) == before
 
 
 def test_it_is_replaced_copied_pickled_and_hashed() -> None:
