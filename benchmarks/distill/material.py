@@ -46,6 +46,26 @@ def multi30k(data: Path, work: Path, sizes: Sizes) -> dict[str, Path]:
     return found
 
 
+def disfluent(file: Path, share: float = 0.2) -> Path:
+    """A copy whose answers are as people speak: after a fifth of the words the same word once more, and so on."""
+    beside = file.with_name(f"{file.stem}-disfluent.jsonl")
+    if not beside.exists():
+        draw = random.Random(0)
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        told = [{**row, "answer": stuttered(row["answer"], share, draw)} for row in rows]
+        _write(beside, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in told))
+    return beside
+
+
+def stuttered(text: str, share: float, draw: random.Random) -> str:
+    found = []
+    for word in text.split(" "):
+        found.append(word)
+        while word and draw.random() < share:
+            found.append(word)
+    return " ".join(found)
+
+
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".part")

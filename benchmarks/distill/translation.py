@@ -1,10 +1,10 @@
 """Warm-up, ranking and features on Multi30k, each against its own ablations: same start, same teacher, same steps.
 
-Every arm of a seed begins with the same student: one trained plainly on the data, or, for features, one that has
-learned nothing yet (`arms.STARTS`). Curves, and whatever was tuned, are of the validation split; final measurements are
-of the test split. With `after_kd` the start is the finished student of the arm `kd` and arms are half as long, so that
-what differs is not how fast an arm gets somewhere. Results lie in arm/seed-N/result.json; an arm that has one is not
-run again, and one that was interrupted goes on.
+Every arm of a seed begins with the same student: one trained plainly on the data; for features one that has learned
+nothing yet; for warm-up one that went on to learn from disfluent text (`arms.STARTS`). Curves, and whatever was tuned,
+are of the validation split; final measurements are of the test split. With `after_kd` the start is the finished student
+of the arm `kd` and arms are half as long, so that what differs is not how fast an arm gets somewhere. Results lie in
+arm/seed-N/result.json; an arm that has one is not run again, and one that was interrupted goes on.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.distill.arms import FEATURES, METHODS, NEEDED, STARTS, Start, pairs
-from benchmarks.distill.material import bf16, save_fresh, trained, translation_pair
+from benchmarks.distill.material import bf16, disfluent, save_fresh, trained, translation_pair
 from benchmarks.distill.measuring import (
     distances,
     hidden_likeness,
@@ -101,7 +101,12 @@ def folder_of(arm: str) -> str:
     return arm.replace(" ", "-").replace(",", "").replace("+", "-")
 
 
-FOLDERS: dict[Start, str] = {"trained": "arms", "after-kd": "arms-after-kd", "fresh": "arms-from-scratch"}
+FOLDERS: dict[Start, str] = {
+    "trained": "arms",
+    "after-kd": "arms-after-kd",
+    "fresh": "arms-from-scratch",
+    "disfluent": "arms-disfluent",
+}
 
 
 def one_arm(
@@ -120,6 +125,15 @@ def one_arm(
         sizes = replace(
             sizes, student=sizes.fresh, distil_epochs=sizes.fresh_epochs, student_rate=2 * sizes.student_rate
         )
+    if start == "disfluent":
+        number = 0 if sizes.one_start else seed
+        taught = {split: disfluent(pair["files"][split]) for split in ("train", "val")}
+        student, _ = trained(
+            f"disfluent-{number}", sizes.student, taught, pair["tokenizer"], work, epochs=sizes.distil_epochs,
+            rows=sizes.rows, rate=sizes.student_rate / 2, seed=number, start=pair["student"],
+            validation_rows=sizes.validation_rows, context=sizes.context, muon=sizes.muon,
+        )  # fmt: skip
+        pair = {**pair, "student": student}
     if start == "after-kd":
         one_arm("kd", {}, data, work, sizes, seed, "trained")
         pair = {**pair, "student": work / "arms" / "kd" / f"seed-{seed}" / "student"}
@@ -145,6 +159,7 @@ def one_arm(
         + report.get("warmup", {}).get("writing_seconds", 0.0),
         "stages": {n: {k: s[k] for k in ("steps", "tokens", "seconds")} for n, s in report["stages"].items()},
         "curve": curve,
+        "kl_start": curve[0]["val_kl"],
         "kl_halfway": curve[len(curve) // 2]["val_kl"],
         "warmup": report.get("warmup"),
         "warmup_last": (report["stages"].get("warm-up", {}).get("curves") or [None])[-1],
@@ -212,6 +227,7 @@ def measured(config: DistillConfig, pair: dict[str, Any], out: Path, sizes: Size
         found["hidden"] = _hidden(config.features, checkpoint / "lesson.safetensors", student, teacher, train, held)
     if config.warmup is not None or plain:
         found["start"] = _at_step_0(config, pair, out, teacher, sizes, data)
+        found["end"] = _on_own_text(config, student, teacher, sizes, data)
     return found
 
 
@@ -241,6 +257,12 @@ def _at_step_0(
     if warmed is not None:
         weights = load_file(warmed / "lesson.safetensors")
         student.load_state_dict({name.removeprefix("student."): value for name, value in weights.items()}, strict=False)
+    return _on_own_text(config, student, teacher, sizes, data)
+
+
+def _on_own_text(
+    config: DistillConfig, student: Any, teacher: Any, sizes: Sizes, data: Data
+) -> dict[str, float] | None:
     asked = config.model_copy(update={"warmup": config.warmup or _default_warmup(sizes)})
     both = Pair(student, teacher, len(data.tokenizer), None, None)
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """What the distillation benchmarks measure with: worked out by hand."""
 
 import math
+import random
 
 import pytest
 
@@ -8,6 +9,7 @@ pytest.importorskip("torch")
 
 from benchmarks.distill.arms import pairs
 from benchmarks.distill.diffusion import closed, line_entropy, self_bleu, valid_sums, valid_words
+from benchmarks.distill.material import stuttered
 from benchmarks.distill.measuring import steps_to
 from benchmarks.distill.tables import cell, interval, paired
 
@@ -80,3 +82,11 @@ def test_layers_are_paired_by_their_place_in_both_models():
     assert pairs("spread", 2, 4) == ((1, 2), (2, 4))
     assert pairs("ends", 2, 4) == ((1, 1), (2, 4))
     assert pairs("ends", 1, 2) == pairs("spread", 1, 2) == ((1, 2),)
+
+
+def test_disfluent_text_says_words_again_and_loses_none():
+    text = " a man walks his dog ."
+    said = stuttered(text, 0.5, random.Random(0)).split(" ")
+    assert len(said) > len(text.split(" "))
+    assert [word for word, before in zip(said, ["?", *said], strict=False) if word != before] == text.split(" ")
+    assert stuttered(text, 0.0, random.Random(0)) == text
