@@ -23,6 +23,7 @@ from training.distill.writing import written
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 # Chance must not decide which arm saw more: all have the steps and rows of `wheels`.
 START = "start"
+"""The first leg; the others are `start 2` and so on."""
 BASELINES: dict[str, dict[str, Any]] = {
     "word-level distillation": {},
     "on-policy distillation": {"on_policy": 0.5, "max_new_tokens": 40},
@@ -52,8 +53,14 @@ def slug(arm: str) -> str:
     return arm.replace(" ", "-")
 
 
+def leg(arm: str) -> int | None:
+    """Which leg of the start this is, from 0; None for an arm."""
+    return int(arm.removeprefix(START) or 1) - 1 if arm.startswith(START) else None
+
+
 def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, seed: int) -> DistillConfig:
     context = size.pair.context + room_for((*TRAINED, *HELD_OUT), pair["tokenizer"])
+    starts = leg(arm)
     raw: dict[str, Any] = {
         "out": str(out), "seed": seed,
         "student": {"path": str(pair["student"])},
@@ -63,15 +70,16 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
             "context": size.pair.context, "validation_rows": size.pair.validation_rows,
         },
         "training": {
-            "steps": size.start if arm == START else size.steps, "rows": size.pair.rows,
+            "steps": size.steps if starts is None else size.start[starts], "rows": size.pair.rows,
             "learning_rate": size.pair.student_rate, "warmup": 0.05,
             # No two batches have one shape, and bfloat16 compiles each anew: it costs as much as it saves. The start
             # keeps what it was first made with.
-            "bf16": bf16() and arm == START, "tokens_at_once": 4096, "evaluate_every": 500, "checkpoint_every": 250,
+            "bf16": bf16() and starts is not None, "tokens_at_once": 4096,
+            "evaluate_every": 500, "checkpoint_every": 250,
             "optimizer": "muon" if size.pair.muon else "adamw", "group_by_length": size.pair.muon,
         },
         # The wheels need logits that are log-probabilities; it is learned better in the first steps than in the last.
-        "loss": {"normaliser": 1.0 if arm == START else 0.01, **BASELINES.get(arm, {})},
+        "loss": {"normaliser": 0.01 if starts is None else 1.0, **BASELINES.get(arm, {})},
     }  # fmt: skip
     if arm in UNCACHED:
         raw["teacher"] = {"path": str(pair["teacher"])}
@@ -80,8 +88,9 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
         raw["data"] |= {"context": context, "validation_rows": size.settled}
         raw["wheels"] = {
             "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48,
-            "rounds": size.rounds, "trajectories": size.trajectories, "consistency": 1.0, "off_policy": 0.3,
-            **WHEELS.get(arm, {}), **ABLATIONS.get(arm, {}),
+            "rounds": size.rounds, "trajectories": size.trajectories, "consistency": 1.0,
+            # Half of the texts are the data's: words are learned from those, or they stand still meanwhile.
+            "off_policy": 0.6, "teacher_text": 0.2, **WHEELS.get(arm, {}), **ABLATIONS.get(arm, {}),
         }  # fmt: skip
     return DistillConfig.model_validate(raw)
 
@@ -153,5 +162,6 @@ def pair_of(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -
     )
     # What the teacher says of the data's texts is the same for every arm and seed.
     pair["cache"] = work / "teacher-cache"
-    student, _ = made(START, pair, work, size, seed)
-    return {**pair, "student": student}
+    for number in range(len(size.start)):
+        pair["student"], _ = made(f"{START} {number + 1}" if number else START, pair, work, size, seed)
+    return pair
