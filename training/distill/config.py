@@ -156,8 +156,6 @@ class FeaturesConfig(Section):
 
     kind: Alignment = "nd"
     weight: float = Field(default=1.0, ge=0)
-    until: float | None = Field(default=None, gt=0, le=1)
-    """Share of the steps by which the weight has fallen to zero, along a straight line; default: it stays."""
     layers: tuple[tuple[int, int], ...] | None = None
     """(student layer, teacher layer), counted from 1; negative counts from the end. Default: the last of both."""
     projection: Literal["linear", "low-rank", "orthogonal"] = "linear"

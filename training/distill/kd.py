@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from training.distill.batches import Batch, collate
 from training.distill.cached import CachedTeacher
-from training.distill.config import DistillConfig, FeaturesConfig
+from training.distill.config import DistillConfig
 from training.distill.examples import Row
 from training.distill.features import FeatureTerm
 from training.distill.lesson import Lesson
@@ -28,8 +28,7 @@ from training.distill.writing import written
 
 
 class DistillationLesson(Lesson):
-    """`teacher`: a model, or cached log-probabilities (`cached_validation` for the rows validation measures). `steps`:
-    how many there will be, for what changes on the way."""
+    """`teacher`: a model, or cached log-probabilities (`cached_validation` for the rows validation measures)."""
 
     def __init__(
         self,
@@ -42,14 +41,12 @@ class DistillationLesson(Lesson):
         teacher: Any = None,
         cached: CachedTeacher | None = None,
         cached_validation: CachedTeacher | None = None,
-        steps: int | None = None,
     ) -> None:
         super().__init__(student)
         if (teacher is None) == (cached is None):
             raise ValueError("either a teacher in process or a cached one")
         self._config, self._vocabulary = config, vocabulary
         self._pad_id, self._eos = pad_id, eos
-        self._steps = steps
         # In a tuple, so that it is no module of this one.
         self._teacher = (teacher,)
         self._cached, self._cached_validation = cached, cached_validation
@@ -110,7 +107,7 @@ class DistillationLesson(Lesson):
         if config.ranking is not None:
             total = total + config.ranking.weight * values["ranking"].sum()
         if config.features is not None:
-            total = total + faded(config.features, step, self._steps) * values["features"].sum()
+            total = total + config.features.weight * values["features"].sum()
         if config.loss.cross_entropy:
             total = total + config.loss.cross_entropy * values["cross_entropy"].sum()
         if config.loss.normaliser:
@@ -242,13 +239,6 @@ class DistillationLesson(Lesson):
         return {"weight": torch.tensor(float(len(targets)), device=s.device)} | {
             name: value.sum() for name, value in found.items()
         }
-
-
-def faded(features: FeaturesConfig, step: int, steps: int | None) -> float:
-    """The weight of the term at a step."""
-    if features.until is None or steps is None:
-        return features.weight
-    return features.weight * max(0.0, 1.0 - step / (features.until * steps))
 
 
 def compared(teacher: Tensor, student: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -90,8 +90,6 @@ def _student_weights(weights: dict[str, torch.Tensor], student: Any) -> dict[str
 
 
 def distillation(config: DistillConfig, data: Data, pair: Pair, around: Surroundings) -> Trained:
-    source = course(config, data)
-    steps = steps_of(config, source, around.accelerator.num_processes)
     lesson = DistillationLesson(
         pair.student,
         config,
@@ -101,8 +99,8 @@ def distillation(config: DistillConfig, data: Data, pair: Pair, around: Surround
         teacher=pair.teacher,
         cached=pair.cached,
         cached_validation=pair.cached_validation,
-        steps=steps,
     )
+    source = course(config, data)
     if lesson.features is not None and config.features is not None and config.features.target == "class-mean":
         lesson.features.set_class_means(class_means(pair, lesson.features, data, config))
     if lesson.features is not None and config.features is not None:
@@ -112,7 +110,7 @@ def distillation(config: DistillConfig, data: Data, pair: Pair, around: Surround
         source,
         validation_batches(config, data),
         config.training,
-        steps=steps,
+        steps=steps_of(config, source, around.accelerator.num_processes),
         seed=config.seed,
         work=config.out / "kd",
         around=around,

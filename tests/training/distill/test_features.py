@@ -11,7 +11,6 @@ from tests.training.distill.conftest import config_of, surroundings
 from tests.training.distill.pairs import llama, settings
 from training.distill.config import FeaturesConfig
 from training.distill.features import FeatureTerm, Linear, LowRank, Moments
-from training.distill.kd import faded
 from training.distill.run import distil
 
 
@@ -75,11 +74,6 @@ def test_orthogonal_starts_stay_as_they_are_drawn() -> None:
     assert not term.projections[0].weight.requires_grad
     same = Linear(4, 4, torch.Generator(), frozen=True, constant=False)
     torch.testing.assert_close(same.weight.detach(), torch.eye(4))
-
-
-def test_the_weight_stays_or_falls_to_zero_in_its_time() -> None:
-    assert [faded(FeaturesConfig(weight=2.0), step, 10) for step in (0, 9)] == [2.0, 2.0]
-    assert [faded(FeaturesConfig(weight=2.0, until=0.5), step, 10) for step in (0, 2, 5, 9)] == [2.0, 1.2, 0.0, 0.0]
 
 
 def first_loss(folder: Path, name: str, **features: Any) -> float:
