@@ -21,9 +21,9 @@ from training.distill.wheels.run import distil_wheels
 from training.distill.writing import written
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
-# Chance must not decide which arm saw more: all have the steps and rows of `wheels`.
 START = "start"
 """The first leg; the others are `start 2` and so on."""
+# Chance must not decide which arm saw more: all have the steps and rows of `wheels`.
 BASELINES: dict[str, dict[str, Any]] = {
     "word-level distillation": {},
     "on-policy distillation": {"on_policy": 0.5, "max_new_tokens": 40},
