@@ -27,6 +27,9 @@ from server.decision_log import read_rows
 from tests.upstreams import Answer, free_port
 
 TW = str(Path(sys.executable).with_name("tw"))
+# A ledger or a policy that is late refuses, and the client gets another answer: with an operator's deadlines, on a busy
+# machine, now and then. Tests that are about deadlines set their own.
+PATIENT = {"TW_TIMEOUTS__LEDGER_S": "20", "TW_TIMEOUTS__POLICY_S": "10"}
 SURE, DOUBTFUL = -0.05, -4.0
 """Log-probabilities per token with which `doubting_policy` keeps a draft, and with which it asks the teacher."""
 
@@ -122,7 +125,7 @@ class RunningGateway:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [TW, "serve", "--host", "127.0.0.1", "--port", str(self.port), *self.arguments],
-                env={**inherited, "TW_STATE_DIR": str(self.state), **self.env},
+                env={**inherited, "TW_STATE_DIR": str(self.state), **PATIENT, **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -20,8 +20,6 @@ from tests.serving import DOUBTFUL, RunningGateway, draft, gateway
 from tests.upstreams import Answer, FaultUpstream, scripted_pair
 
 CLIENTS, WORKERS = 64, 4
-# Where every request has to be counted exactly, the ledger gets the time it takes on a busy machine.
-PATIENT = {"TW_TIMEOUTS__LEDGER_S": "20"}
 DOUBTED = draft("I am not at all sure.", DOUBTFUL)
 
 
@@ -141,7 +139,7 @@ async def test_nothing_is_charged_twice_and_nothing_forgotten_when_clients_hang_
     budget = "At most 50% of requests, and never more than 100,000 tokens a day."
     async with (
         scripted_pair(student=doubted) as pair,
-        gateway(tmp_path, pair.student.url, pair.teacher.url, budget=budget, workers=WORKERS, env=PATIENT) as running,
+        gateway(tmp_path, pair.student.url, pair.teacher.url, budget=budget, workers=WORKERS) as running,
     ):
         clients = Clients(running.url)
         await clients.run(8, hang_up=True)
@@ -183,9 +181,7 @@ async def test_no_more_calls_run_at_a_time_than_the_budget_says(tmp_path: Path) 
         # Long enough that on a busy machine, too, five calls are under way before the first one ends.
         teacher.mode, teacher.delay_s = "slow", 0.5
         budget = "At most 5 calls at a time."
-        async with gateway(
-            tmp_path, pair.student.url, teacher.url, budget=budget, workers=WORKERS, env=PATIENT
-        ) as running:
+        async with gateway(tmp_path, pair.student.url, teacher.url, budget=budget, workers=WORKERS) as running:
             clients = Clients(running.url)
             await clients.run(4)
             assert clients.errors == Counter()
@@ -203,7 +199,7 @@ async def test_each_key_has_a_budget_of_its_own_whichever_worker_it_meets(tmp_pa
     budget = "At most 3 calls a day per user."
     async with (
         scripted_pair(student=doubted) as pair,
-        gateway(tmp_path, pair.student.url, pair.teacher.url, budget=budget, workers=WORKERS, env=PATIENT) as running,
+        gateway(tmp_path, pair.student.url, pair.teacher.url, budget=budget, workers=WORKERS) as running,
     ):
         routes: Counter[tuple[str, str]] = Counter()
 

@@ -32,13 +32,10 @@ async def test_no_request_fails_while_two_workers_change_policies(tmp_path: Path
     statuses: dict[int, int] = {}
     async with (
         scripted_pair({QUESTION: answer("The answer is 42.")}, {}) as pair,
-        gateway(
-            tmp_path, pair.student.url, pair.teacher.url, policy=student, workers=2,
-            env={"TW_TIMEOUTS__POLICY_S": "10", "TW_TIMEOUTS__LEDGER_S": "5"},
-        ) as running,
+        gateway(tmp_path, pair.student.url, pair.teacher.url, policy=student, workers=2) as running,
         # A connection for each request, so that both workers get some.
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http,
-    ):  # fmt: skip
+    ):
 
         async def client() -> None:
             while not ended:
