@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.wheels import figures
-from benchmarks.wheels.arms import ABLATIONS, BASELINES, SHARES, WHEELS, made, pair_of
-from benchmarks.wheels.curves import asked, curves, summary
+from benchmarks.wheels.arms import ABLATIONS, BASELINES, CONSISTENCY, SHARES, WHEELS, made, pair_of
+from benchmarks.wheels.curves import RIVALS, asked, curves, summary
 from benchmarks.wheels.measuring import at_share, bench_of, speculative, teacher_texts
 from benchmarks.wheels.sizes import SIZES, WheelsSizes
 from training.distill.report import versions, write_json
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED
 
-SIDE = (*BASELINES, "sequence-level distillation", "cross-entropy", *(arm for arm in WHEELS if arm != "wheels"))
+SIDE = (*BASELINES, "sequence-level distillation", "cross-entropy", CONSISTENCY)
 # Those that the gap is compared with have all seeds; the other side arms have one.
 ALL_SEEDS = ("word-level distillation", "cross-entropy")
 
@@ -34,7 +34,7 @@ def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) 
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     pair = pair_of(data, pairs, work, size, seed)
-    student, report = made("wheels", pair, work, size, seed)
+    student, report = made(WHEELS, pair, work, size, seed)
     bench = bench_of(student, pair, size)
     told = json.loads((student / "wheels.json").read_text())
     result = {
@@ -74,7 +74,9 @@ def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed:
         result |= curves(bench, told["offsets"], SHARES, points, only=("wheels",))
         result["asked"] = asked(bench, told, SHARES, size.asked, (TRAINED[0], HELD_OUT[0]))
     else:
-        result |= curves(bench, {}, SHARES, work / "points" / f"{arm.replace(' ', '-')}-{seed}", only=())
+        # The student that learned words alone, helped by the best threshold, is whom the wheels must beat in the end.
+        rivals = RIVALS[:1] if arm == "word-level distillation" else ()
+        result |= curves(bench, {}, SHARES, work / "points" / f"{arm.replace(' ', '-')}-{seed}", only=rivals)
     write_json(file, result)
     return result
 

@@ -1,5 +1,9 @@
 """Students that are compared: cross-entropy, distillation baselines, wheels, and wheels with a part left out. Each is
-trained for the same steps from the same distilled student, and found again where it was made already."""
+trained for the same steps from the same distilled student, and found again where it was made already.
+
+Wheels spend the first of them on words alone, with a sentence before each prompt (`READING`): a student that meets
+sentences for the first time when it learns to ask writes worse under some of them than under none.
+"""
 
 import json
 from pathlib import Path
@@ -21,46 +25,49 @@ from training.distill.wheels.run import distil_wheels
 from training.distill.writing import written
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
-START = "start"
-"""The first leg; the others are `start 2` and so on."""
+START, READING, WHEELS, CONSISTENCY = "start", "reading", "wheels", "path consistency without help"
+PARTS: dict[str, dict[str, Any]] = {
+    # Words and the level of the sentence, on the data's texts: nothing is asked for yet, no row is settled.
+    READING: {
+        "consistency": 0.0, "critic": 0.0, "off_policy": 1.0, "teacher_text": 0.0, "rounds": 1, "decided": False,
+        "settling": 0,
+    },
+    CONSISTENCY: {"help": False, "decoding": "sampling", "distillation": 0.0},
+}  # fmt: skip
 # Chance must not decide which arm saw more: all have the steps and rows of `wheels`.
 BASELINES: dict[str, dict[str, Any]] = {
     "word-level distillation": {},
     "on-policy distillation": {"on_policy": 0.5, "max_new_tokens": 40},
 }
-WHEELS: dict[str, dict[str, Any]] = {
-    "wheels": {},
-    "path consistency without help": {"help": False, "decoding": "sampling", "distillation": 0.0, "consistency": 1.0},
-}
 ABLATIONS: dict[str, dict[str, Any]] = {
-    # Without what a word does to the rest of the text (its own worth makes up for that on average), and so without
-    # forks; and with regrets in nats, bootstrapped by critics.
-    "no value function": {"value": False, "word": 5.5},
-    "regret instead of likeness": {"reward": "regret"},
-    # Forks are of the student's own texts; without those, asking is judged by regret.
-    "off-policy only": {"off_policy": 1.0, "reward": "regret"},
+    "no value function": {"value": False},
+    "off-policy only": {"off_policy": 1.0},
     "on-policy only": {"off_policy": 0.0},
     "one multiplier": {"multipliers": "one"},
+    "likeness instead of regret": {"reward": "likeness"},
     "no consistency": {"consistency": 0.0},
 }
 
 
 # Those that need the teacher on other texts than the data's, or its log-probability of every word.
-UNCACHED = ("on-policy distillation", "path consistency without help")
+UNCACHED = ("on-policy distillation", CONSISTENCY)
 
 
 def slug(arm: str) -> str:
     return arm.replace(" ", "-")
 
 
-def leg(arm: str) -> int | None:
-    """Which leg of the start this is, from 0; None for an arm."""
-    return int(arm.removeprefix(START) or 1) - 1 if arm.startswith(START) else None
-
-
 def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, seed: int) -> DistillConfig:
     context = size.pair.context + room_for((*TRAINED, *HELD_OUT), pair["tokenizer"])
-    starts = leg(arm)
+    asks = arm == WHEELS or arm in ABLATIONS
+    rate, steps = size.pair.student_rate, size.reading + size.steps
+    if arm == START:
+        steps = size.start
+    elif arm == READING:
+        steps = size.reading
+    elif asks:
+        # Its words are there already, and a large step would cost some.
+        rate, steps = rate / 2, size.steps
     raw: dict[str, Any] = {
         "out": str(out), "seed": seed,
         "student": {"path": str(pair["student"])},
@@ -70,27 +77,28 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
             "context": size.pair.context, "validation_rows": size.pair.validation_rows,
         },
         "training": {
-            "steps": size.steps if starts is None else size.start[starts], "rows": size.pair.rows,
-            "learning_rate": size.pair.student_rate, "warmup": 0.05,
-            # No two batches have one shape, and bfloat16 compiles each anew: it costs as much as it saves. The start
-            # keeps what it was first made with.
-            "bf16": bf16() and starts is not None, "tokens_at_once": 4096,
+            "steps": steps, "rows": size.pair.rows, "learning_rate": rate, "warmup": 0.05,
+            # With sentences no two batches have one shape, and bfloat16 compiles each anew: it costs as much as it
+            # saves.
+            "bf16": bf16() and arm == START, "tokens_at_once": 4096,
             "evaluate_every": 500, "checkpoint_every": 250,
             "optimizer": "muon" if size.pair.muon else "adamw", "group_by_length": size.pair.muon,
         },
         # The wheels need logits that are log-probabilities; it is learned better in the first steps than in the last.
-        "loss": {"normaliser": 0.01 if starts is None else 1.0, **BASELINES.get(arm, {})},
+        "loss": {"normaliser": 1.0 if arm == START else 0.01, **BASELINES.get(arm, {})},
     }  # fmt: skip
     if arm in UNCACHED:
         raw["teacher"] = {"path": str(pair["teacher"])}
-    if arm in WHEELS or arm in ABLATIONS:
+    if asks or arm in (READING, CONSISTENCY):
         # The row is settled on these; thresholds are found on the other half.
-        raw["data"] |= {"context": context, "validation_rows": size.settled}
+        raw["data"] |= {"context": context, "validation_rows": 64 if arm == READING else size.settled}
         raw["wheels"] = {
             "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48,
-            "rounds": size.rounds, "trajectories": size.trajectories, "consistency": 1.0,
-            # Half of the texts are the data's: words are learned from those, or they stand still meanwhile.
-            "off_policy": 0.6, "teacher_text": 0.2, **WHEELS.get(arm, {}), **ABLATIONS.get(arm, {}),
+            "rounds": size.rounds, "trajectories": size.trajectories, "consistency": 1.0, "normaliser": 0.3,
+            "reward": "regret",
+            # Most of the texts are the data's: words are learned from those, or they stand still meanwhile.
+            "off_policy": 0.8, "teacher_text": 0.1,
+            **PARTS.get(arm, {}), **ABLATIONS.get(arm, {}),
         }  # fmt: skip
     return DistillConfig.model_validate(raw)
 
@@ -103,10 +111,12 @@ def made(arm: str, pair: dict[str, Any], work: Path, size: WheelsSizes, seed: in
         if arm == "sequence-level distillation":
             files = {**files, "train": teachers_text(pair, work, size)}
         return trained(
-            slug(arm), size.pair.student, files, pair["tokenizer"], out, steps=size.steps, rows=size.pair.rows,
-            rate=size.pair.student_rate / 2, seed=seed, start=pair["student"],
+            slug(arm), size.pair.student, files, pair["tokenizer"], out, steps=size.reading + size.steps,
+            rows=size.pair.rows, rate=size.pair.student_rate / 2, seed=seed, start=pair["student"],
             validation_rows=size.pair.validation_rows, context=size.pair.context,
         )  # fmt: skip
+    if arm == WHEELS or arm in ABLATIONS:
+        pair = {**pair, "student": made(READING, pair, work, size, seed)[0]}
     report = out / "report.json"
     if not report.exists():
         config = configuration(arm, pair, out, size, seed)
@@ -126,7 +136,7 @@ def teachers_text(pair: dict[str, Any], work: Path, size: WheelsSizes) -> Path:
     tokenizer, teacher = pair["tokenizer"], load_model(str(pair["teacher"]), "float32", "teacher").eval()
     config = configuration("word-level distillation", pair, work, size, 0)
     rows, _ = read_rows([pair["files"]["train"]], config.data, tokenizer)
-    rows = rows[: size.steps * size.pair.rows]
+    rows = rows[: (size.reading + size.steps) * size.pair.rows]
     rows = sorted(rows, key=lambda row: len(row.prompt))
     lines = []
     for start in range(0, len(rows), 128):
@@ -162,6 +172,5 @@ def pair_of(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -
     )
     # What the teacher says of the data's texts is the same for every arm and seed.
     pair["cache"] = work / "teacher-cache"
-    for number in range(len(size.start)):
-        pair["student"], _ = made(f"{START} {number + 1}" if number else START, pair, work, size, seed)
+    pair["student"], _ = made(START, pair, work, size, seed)
     return pair

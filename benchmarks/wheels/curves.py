@@ -71,7 +71,9 @@ def curves(
             arms[signal] = [point(f"{signal} {s:g}", ask=asker(sign * t)) for s, t in zip(more, at, strict=True)]
     if "random" in wanted:
         arms["random"] = [
-            point(f"random {s:g}", ask=at_random(s, torch.Generator().manual_seed(0))) for s in (0.1, 0.3, 0.5)
+            point(f"random {s:g}", ask=at_random(s, torch.Generator().manual_seed(0)))
+            # A little above half, so that half itself is on a line.
+            for s in (0.1, 0.3, 0.53)
         ]
     if "disagreement" in wanted:
         arms["disagreement"] = [point(f"disagreement {m:g}", ask=by_disagreement(m)) for m in MARGINS]
@@ -144,6 +146,14 @@ def summary(
     for arm, runs in others.items():
         both = (cell([run["student"][key] for run in runs], 2) for key in ("bleu", "chrf"))
         lines.append(f"| {arm} (no help) | {' | '.join(both)} |")
+    helped = {arm: runs for arm, runs in others.items() if RIVALS[0] in runs[0]["curves"]}
+    if helped:
+        lines += ["", f"| chrF at | {head} |", "|---|" + "---|" * len(shares)]
+        ways = {f"wheels{more}": (seeds, f"wheels{more}") for more in ("", ", paced")}
+        ways |= {f"{arm}, helped by {RIVALS[0]}": (runs, RIVALS[0]) for arm, runs in helped.items()}
+        for name, (runs, curve) in ways.items():
+            cells = [cell([at_share(run["curves"][curve], share, "chrf") for run in runs], 2) for share in shares]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     ablated = {arm: runs[0] for arm, runs in others.items() if "wheels" in runs[0]["curves"]}
     if ablated:
         lines += ["", f"| left out: chrF at | {head} | share error, points |", "|---|" + "---|" * (len(shares) + 1)]

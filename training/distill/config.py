@@ -249,10 +249,10 @@ class WheelsConfig(Section):
     """Sentences that training never shows; the report says what share they get."""
     unrestricted: Share = 0.1
     """Part of the texts without a sentence, where asking is banned."""
-    reward: Literal["likeness", "regret", "log-probability"] = "likeness"
+    reward: Literal["regret", "likeness", "log-probability"] = "regret"
     """What a token earns: the teacher's log-probability, or its regret, which is what it lies below the teacher's
     likeliest word. `likeness`: a word that is right earns `word` and what it makes the whole text more like the
-    teacher's; how likely it is right, the teacher says (greedy decoding, segments of one token; elsewhere regret)."""
+    teacher's; how likely it is right, the teacher says (with help, greedy decoding and segments of one token)."""
     word: float = Field(default=3.5, ge=0)
     """Nats that a right word is worth in itself (likeness)."""
     likeness: float = Field(default=35.0, ge=0)
@@ -277,6 +277,11 @@ class WheelsConfig(Section):
     """Weight of the cost critic."""
     reading: float = Field(default=0.3, ge=0)
     """Weight of reading the share off the state, which has the student look at the sentence from the first step."""
+    sentence_steps: int = Field(default=0, ge=0)
+    """Steps before the wheels, on the data's texts: words, with sentences before the prompts, and nothing to ask for.
+    A student that meets sentences first when it learns to ask writes worse under some of them than under none."""
+    sentence_rate: float | None = Field(default=None, gt=0)
+    """Learning rate of those; training.learning_rate where absent."""
     off_policy: Share = 0.5
     teacher_text: Share = 0.5
     """Part of the off-policy texts that the teacher wrote; the others are the data's."""
@@ -306,18 +311,13 @@ class WheelsConfig(Section):
 
     @property
     def judged(self) -> bool:
-        """Whether both actions are judged to the end of the text at once; where they cannot be, the default falls back
-        to regret."""
-        return self.reward == "likeness" and self.help and self.decoding == "greedy" and self.segment == 1
+        """Whether both actions are judged to the end of the text at once."""
+        return self.reward == "likeness"
 
     @property
     def forked(self) -> bool:
         """Whether texts are written to their end twice, for what a word does to the rest."""
         return self.judged and self.value and self.likeness > 0
-
-    @property
-    def of_tokens(self) -> Literal["regret", "log-probability"]:
-        return "regret" if self.reward == "likeness" else self.reward
 
     @field_validator("phrasings", "held_out")
     @classmethod
@@ -332,7 +332,7 @@ class WheelsConfig(Section):
             raise ValueError("levels are shares above 0 and at most 1")
         if sorted(set(self.levels)) != list(self.levels):
             raise ValueError("levels rise, each one once")
-        if self.reward == "likeness" and "reward" in self.model_fields_set and not self.judged:
+        if self.judged and not (self.help and self.decoding == "greedy" and self.segment == 1):
             raise ValueError("reward likeness goes with help, decoding greedy and segment 1")
         if self.judged and not self.forked and not self.word:
             raise ValueError("nothing would be worth asking for: word above 0, or likeness above 0 with value = true")

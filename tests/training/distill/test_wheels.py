@@ -73,12 +73,13 @@ def test_the_student_that_is_written_loads_with_help_behind_its_words(folder: Pa
     assert {one["held_out"] for one in report["restrictions"]} == {True, False}
 
 
-@pytest.mark.parametrize("stop_at", [1, 3])
-def test_a_stopped_run_goes_on_to_the_same_weights(folder: Path, stop_at: int) -> None:
-    run(wheels(folder, "whole"))
+@pytest.mark.parametrize(("stop_at", "before"), [(1, 0), (3, 0), (1, 2), (3, 2)])
+def test_a_stopped_run_goes_on_to_the_same_weights(folder: Path, stop_at: int, before: int) -> None:
+    run(wheels(folder, "whole", sentence_steps=before))
+    # With two steps of sentences before the wheels: stopped in those, or after them.
     with pytest.raises(Stopped):
-        run(wheels(folder, "parts"), stop_at)
-    run(wheels(folder, "parts"))
+        run(wheels(folder, "parts", sentence_steps=before), stop_at)
+    run(wheels(folder, "parts", sentence_steps=before))
     torch.testing.assert_close(weights(folder / "parts"), weights(folder / "whole"), atol=0, rtol=0)
 
 
@@ -89,9 +90,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folder: Path, stop_at: int) -
         {"help": False, "decoding": "sampling"},
         {"segment": 2},
         {"value": False},
-        {"likeness": 0.0},
-        {"reward": "regret"},
-        {"reward": "regret", "value": False},
+        {"reward": "likeness"},
+        {"reward": "likeness", "likeness": 0.0},
+        {"reward": "likeness", "value": False},
+        {"reward": "log-probability"},
         {"multipliers": "one"},
         {"off_policy": 0.0},
         {"off_policy": 1.0},
@@ -102,6 +104,14 @@ def test_each_variant_runs_to_the_end(folder: Path, changes: dict[str, Any]) -> 
     report = run(wheels(folder, **changes))
     assert report["stages"]["wheels"]["steps"] == 4
     assert (folder / "out/student/wheels.json").exists() == changes.get("help", True)
+
+
+def test_words_come_first_with_sentences_before_the_prompts_where_steps_are_given(folder: Path) -> None:
+    report = run(wheels(folder, sentence_steps=3))
+    assert {name: one["steps"] for name, one in report["stages"].items()} == {"sentences": 3, "wheels": 4}
+    # Nobody writes a text for them.
+    assert not list((folder / "out/sentences").glob("round-*"))
+    assert len(list((folder / "out/wheels/rounds").glob("round-*.pt"))) == 2
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(folder: Path) -> None:
@@ -278,7 +288,7 @@ def test_the_row_decides_by_what_wrong_decisions_cost() -> None:
 
 
 def test_the_row_is_moved_at_the_end_and_nothing_else(folder: Path) -> None:
-    config = wheels(folder)
+    config = wheels(folder, reward="likeness")
     loaded = load(config, torch.device("cpu"))
     source = Rounds(config, loaded.models, loaded.train, folder / "rounds", steps=4)
     source.batch(0, 0, 0, 1)
@@ -316,7 +326,7 @@ def test_tokenizers_that_differ_are_refused_with_both_names(folder: Path, writte
         ({"phrasings": ["Ask for {share} of 30%."]}, "has 2 shares"),
         ({"levels": [0.3, 0.1]}, "levels rise"),
         ({"levels": [0.0, 0.1]}, "above 0"),
-        ({"word": 0, "likeness": 0}, "word above 0"),
+        ({"reward": "likeness", "word": 0, "likeness": 0}, "word above 0"),
         ({"held_out": [TRAINED[0]]}, "either trained or held out"),
         ({"segmnt": 2}, "did you mean segment?"),
         ({"token": "and"}, ""),

@@ -102,8 +102,8 @@ def test_reward_that_needs_whole_texts_is_refused_where_there_are_none(tmp_path:
     [
         ({"likeness": -1.0}, "wheels.likeness"),
         ({"word": -1.0}, "wheels.word"),
-        ({"word": 0.0, "likeness": 0.0}, "nothing would be worth asking for: word"),
-        ({"word": 0.0, "value": False}, "nothing would be worth asking for: word"),
+        ({"reward": "likeness", "word": 0.0, "likeness": 0.0}, "nothing would be worth asking for: word"),
+        ({"reward": "likeness", "word": 0.0, "value": False}, "nothing would be worth asking for: word"),
     ],
 )
 def test_a_reward_of_nothing_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], about: str) -> None:
@@ -112,7 +112,9 @@ def test_a_reward_of_nothing_is_refused_by_name(tmp_path: Path, changes: dict[st
 
 
 def judge(models: Any, folder: Path, **changes: Any) -> WheelsLesson:
-    config = config_of(settings(folder, data={"context": 120}, wheels={"levels": [0.2], **changes}))
+    config = config_of(
+        settings(folder, data={"context": 120}, wheels={"levels": [0.2], "reward": "likeness", **changes})
+    )
     return WheelsLesson(
         models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos
     )  # fmt: skip

@@ -102,7 +102,7 @@ class Rounds:
 
     def batch(self, step: int, micro: int, rank: int, world: int) -> WheelsBatch:
         number = step // self._per_round
-        pool = [one for index in self._window(number) for one in self._round(index)]
+        pool = [one for index in self._window(number) for one in self._round(index)] if self._collects else []
         rows = self._config.training.rows
         draw = random.Random((self._config.seed * 1_000_003 + step) * 4_099 + micro * world + rank)
         of_data = rows if not pool else round(rows * self._of_data)
@@ -115,6 +115,11 @@ class Rounds:
     def _of_data(self) -> float:
         """Part of the rows that are the data's texts."""
         return self._wheels.off_policy * (1 - self._wheels.teacher_text)
+
+    @property
+    def _collects(self) -> bool:
+        """Not where there are only words to be learned, of the data's texts."""
+        return self._of_data < 1 or self._wheels.consistency > 0
 
     def collated(self, some: Sequence[Trajectory]) -> WheelsBatch:
         prices = [0.0 if one.level is None else self.price(one.level) for one in some]

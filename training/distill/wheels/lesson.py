@@ -52,15 +52,20 @@ class WheelsLesson(Lesson):
         self._tokens = config.training.tokens_at_once
         self._vocabulary, self._help, self._eos = vocabulary, help_id, eos
         width = int(student.config.get_text_config().hidden_size)
-        self.value, self.cost = Critic(width), Critic(width)
-        # The value after a word that may not have been written: the state before it, and the word.
+        greedy = config.wheels.decoding == "greedy" and help_id is not None
+        # None is made by which nothing is learned: an optimizer has nothing to keep of it, and cannot go on from that.
+        valued = config.wheels.consistency > 0 and (greedy or config.wheels.value)
+        self.value = Critic(width) if valued else None
+        self.cost = Critic(width) if help_id is not None and config.wheels.critic else None
         # What the sentence allows, read off the state: a student that was distilled has learned to look past everything
-        # that does not change its words, and would find out late that the sentence is worth looking at.
-        self.allowed = nn.Linear(width, 1) if help_id is not None and config.wheels.reading else None
-        used = help_id is not None and config.wheels.decoding == "greedy" and config.wheels.value
-        self.after = Critic(2 * width) if used and not config.wheels.judged else None
+        # that does not change its words, and would find out late that the sentence is worth looking at. Two numbers, or
+        # the levels would lie on a line in the state and no row could give each the price that it needs.
+        self.allowed = nn.Linear(width, 2) if help_id is not None and config.wheels.reading else None
+        # The value after a word that may not have been written: the state before it, and the word.
+        used = valued and greedy
+        self.after = Critic(2 * width) if used and config.wheels.value and not config.wheels.judged else None
         # What the teacher's word brings the whole text: from the state, both words, and how far the text has come.
-        self.gain = Critic(3 * width + 1) if config.wheels.forked else None
+        self.gain = Critic(3 * width + 1) if valued and config.wheels.forked else None
 
     def weight(self, batch: Batch) -> float:
         assert isinstance(batch, WheelsBatch)
@@ -86,7 +91,7 @@ class WheelsLesson(Lesson):
             parts = self._consistency(last, seen, batch)
             total = total + wheels.consistency * sum(parts.values(), torch.zeros((), device=last.device))
             out |= {name: value.detach() for name, value in parts.items()}
-        if self._help is not None and wheels.critic:
+        if self.cost is not None:
             cost = self._cost(last, batch)
             total = total + wheels.critic * cost
             out["cost"] = cost.detach()
@@ -139,14 +144,18 @@ class WheelsLesson(Lesson):
         }
 
     def _reading(self, last: Tensor, batch: WheelsBatch) -> Tensor:
-        """Sum of squared errors of the logarithm of the share that the sentence allows."""
+        """Sum of squared errors of the logarithm of the share that the sentence allows, and of the share itself."""
         assert self.allowed is not None
-        told = self.allowed(last[:, :-1].float()).squeeze(-1) - batch.share.log()[:, None]
-        found: Tensor = (told.square() * (batch.alive & batch.asks[:, None])).sum()
+        # Over the usual levels both vary by about as much.
+        told = torch.stack([batch.share.log(), 4.0 * batch.share], -1)
+        errors = self.allowed(last[:, :-1].float()) - told[:, None]
+        found: Tensor = (errors.square().sum(-1) * (batch.alive & batch.asks[:, None])).sum()
         return found
 
-    def _values(self, critic: Critic, last: Tensor, batch: WheelsBatch) -> Tensor:
-        """Of s_0..s_T (B, T + 1), with 0 behind an end."""
+    def _values(self, critic: Critic | None, last: Tensor, batch: WheelsBatch) -> Tensor:
+        """Of s_0..s_T (B, T + 1), with 0 behind an end; 0 everywhere without a critic."""
+        if critic is None:
+            return last.new_zeros(last.shape[:2], dtype=torch.float32)
         column = torch.arange(last.shape[1], device=last.device)[None, :]
         over = (column > batch.length[:, None]) | ((column == batch.length[:, None]) & batch.ended[:, None])
         found: Tensor = critic(last).masked_fill(over, 0.0)
@@ -177,8 +186,8 @@ class WheelsLesson(Lesson):
         if wheels.judged:
             gain = None if self.gain is None else self._gain(last, seen["own"], batch)
             return self._judged(seen, batch, values[:, :-1], log_ask, log_go, gain)
-        of_own = rewards(seen["own_log_p"], best, wheels.of_tokens, wheels.worst)
-        of_best = rewards(best, best, wheels.of_tokens, wheels.worst)
+        of_own = rewards(seen["own_log_p"], best, wheels.reward, wheels.worst)
+        of_best = rewards(best, best, wheels.reward, wheels.worst)
         allowed = alive & batch.asks[:, None]
         after_own = after_best = torch.zeros_like(of_own)
         parts = {}
@@ -288,8 +297,6 @@ class WheelsLesson(Lesson):
         of_help = -price - heat * torch.where(acted == ASK, log_ask, 0.0)
         gains = torch.where(helped, of_help, batch.log_p - heat * log_word)
         values = self._values(self.value, last, batch)
-        if not wheels.value:
-            values = torch.zeros_like(values)
         decisions = alive & (acted != INSIDE)
         parts = {}
         for length in sorted({1, wheels.segment, *wheels.windows}):

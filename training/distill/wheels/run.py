@@ -24,6 +24,7 @@ from training.distill.wheels.mixing import Mixed
 from training.distill.wheels.prompts import Example, read_examples, read_prompts, room_for
 from training.distill.wheels.restrictions import Restriction
 from training.distill.wheels.row import as_served, begin_row, decide_row, offset_of, settle_row
+from training.distill.wheels.trajectories import WheelsBatch
 
 CALIBRATED = 480
 """Held-out prompts: of a third of them, some 2,000 tokens, a share of a half is known to a point."""
@@ -143,6 +144,10 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
         with_lora(models.student, wheels.lora)
     training = config.training
     steps = training.steps or max(1, round((training.epochs or 1.0) * len(loaded.train) / training.rows))
+    stages: dict[str, Trained] = {}
+    if wheels.sentence_steps:
+        stage("sentences")
+        stages["sentences"] = _sentences(config, loaded, around)
     work = config.out / "wheels"
     work.mkdir(parents=True, exist_ok=True)
     source = Rounds(config, models, loaded.train, work / "rounds", steps=steps, prompts=loaded.prompts)
@@ -151,11 +156,10 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
         begin_row(models, config, loaded.train[:BEGUN], wheels.levels[len(wheels.levels) // 2])
     lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos)
     stage("wheels")
-    held = source.read(loaded.held, random.Random(config.seed), held=True)
-    batches = [source.collated(held[i : i + training.rows]) for i in range(0, len(held), training.rows)]
-    trained = train(
+    batches = _held(source, config, loaded)
+    trained = stages["wheels"] = train(
         lesson, source, batches, training, steps=steps, seed=config.seed, work=work, around=around
-    )  # fmt: skip
+    )
     # The newest multipliers, also where a resumed run collected nothing more.
     source.batch(steps - 1, 0, 0, 1)
     stage("shares")
@@ -181,16 +185,38 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
         "method": "wheels", "config": config.model_dump(mode="json"), "versions": versions(), "devices": 1,
         "device": str(around.accelerator.device), "data": loaded.told, "vocabulary": models.vocabulary,
         "student_parameters": parameters(models.student), "teacher_parameters": parameters(models.teacher),
-        "stages": {"wheels": _told(trained)}, "validation": trained.final, "rounds": source.history,
-        "restrictions": realised, "wheels": told,
+        "stages": {name: _told(one) for name, one in stages.items()}, "validation": trained.final,
+        "rounds": source.history, "restrictions": realised, "wheels": told,
     }  # fmt: skip
-    curves_png({"wheels": trained.curves}, config.out / "curves.png")
+    curves_png({name: one.curves for name, one in stages.items()}, config.out / "curves.png")
     if source.history and models.help_id is not None:
         from training.distill.wheels.figures import rounds_png
 
         rounds_png(source.history, wheels.levels, config.out / "rounds.png")
     write_json(config.out / "report.json", report)
     return report
+
+
+def _sentences(config: DistillConfig, loaded: Loaded, around: Surroundings) -> Trained:
+    """Words with sentences before the prompts, and the level of the sentence, from the data's texts alone."""
+    assert config.wheels is not None
+    wheels, models = config.wheels, loaded.models
+    alone = wheels.model_copy(update={"consistency": 0.0, "critic": 0.0, "off_policy": 1.0, "teacher_text": 0.0})
+    rate = wheels.sentence_rate or config.training.learning_rate
+    training = config.training.model_copy(update={"learning_rate": rate})
+    config = config.model_copy(update={"wheels": alone, "training": training})
+    work = config.out / "sentences"
+    source = Rounds(config, models, loaded.train, work, steps=wheels.sentence_steps)
+    lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos)
+    return train(
+        lesson, source, _held(source, config, loaded), training, steps=wheels.sentence_steps, seed=config.seed,
+        work=work, around=around,
+    )  # fmt: skip
+
+
+def _held(source: Rounds, config: DistillConfig, loaded: Loaded) -> list[WheelsBatch]:
+    held, rows = source.read(loaded.held, random.Random(config.seed), held=True), config.training.rows
+    return [source.collated(held[i : i + rows]) for i in range(0, len(held), rows)]
 
 
 def _told(trained: Trained) -> dict[str, Any]:
