@@ -54,8 +54,9 @@ def curves(
         # In words alone, and with the offset that pacing starts from.
         arms["wheels"] = [point(f"wheels {s:g}", ask=by_help(), restriction=Restriction(s, TRAINED[0])) for s in shares]
         last = max(shares)
-        beyond = {"ask": by_help(0.4), "restriction": Restriction(last, TRAINED[0])}
-        arms["wheels"].append(point(f"wheels {last:g} and more", **beyond))
+        # So that the last share asked for is on a line, too, where a little less was got.
+        beyond = {"ask": by_help(0.1), "restriction": Restriction(last, TRAINED[0])}
+        arms["wheels"].append(point(f"wheels {last:g} and a little", **beyond))
         arms["wheels, paced"] = [
             point(f"wheels paced {s:g}", ask=by_help(offsets[f"{s:g}"]), restriction=Restriction(s, TRAINED[0]))
             for s in shares

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+RIVAL = "largest probability"
 COLOURS = {
     "wheels": "C3", "largest probability": "C0", "entropy": "C2", "random": "C7", "disagreement": "0.3",
 }  # fmt: skip
@@ -24,6 +25,13 @@ def quality_png(
                     [100 * point["share"] for point in ordered], [point[key] for point in ordered],
                     marker="o", markersize=3, linewidth=1, color=COLOURS.get(arm, "C5"),
                     linestyle=":" if arm == "disagreement" else "-", label=arm if index == 0 else None,
+                )  # fmt: skip
+        for arm, runs in others.items():
+            for index, run in enumerate(run for run in runs if RIVAL in run["curves"]):
+                ordered = sorted(run["curves"][RIVAL], key=lambda point: point["share"])
+                axes.plot(
+                    [100 * point["share"] for point in ordered], [point[key] for point in ordered], linewidth=1,
+                    color="C1", linestyle="--", label=f"{arm}, helped by {RIVAL}" if index == 0 else None,
                 )  # fmt: skip
         # An ablation's own student without help says nothing here.
         alone = {arm: runs for arm, runs in others.items() if "wheels" not in runs[0]["curves"]}
