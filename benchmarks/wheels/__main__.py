@@ -59,7 +59,7 @@ def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) 
 
 
 def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
-    """A baseline's own quality, without help; or a curve of a cut-down wheels."""
+    """A baseline without help, word-level distillation also below a threshold; or a curve of a cut-down wheels."""
     file = work / "arms" / f"{arm.replace(' ', '-')}-{seed}.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
