@@ -7,7 +7,6 @@ out. Every arm writes its JSON when it is done and is not run again. Without Mul
 language pair stands in, to see that everything runs.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -15,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.wheels import figures
-from benchmarks.wheels.arms import ABLATIONS, BASELINES, CONSISTENCY, SHARES, WHEELS, made, pair_of
-from benchmarks.wheels.curves import RIVALS, asked, curves, summary
+from benchmarks.wheels.arms import ABLATIONS, BASELINES, CONSISTENCY, LIKENESS, SHARES, WHEELS, made, pair_of, slug
+from benchmarks.wheels.curves import THRESHOLD, asked, curves, summary
 from benchmarks.wheels.measuring import at_share, bench_of, speculative, teacher_texts
-from benchmarks.wheels.sizes import SIZES, WheelsSizes
+from benchmarks.wheels.options import chosen, parser_of
+from benchmarks.wheels.sizes import WheelsSizes
 from training.distill.report import versions, write_json
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED
 
 SIDE = (*BASELINES, "sequence-level distillation", "cross-entropy", CONSISTENCY)
-# Those that the gap is compared with have all seeds; the other side arms have one.
-ALL_SEEDS = ("word-level distillation", "cross-entropy")
+# Those that the gap is compared with, and the other reward, have all seeds; the other side arms have one.
+ALL_SEEDS = ("word-level distillation", "cross-entropy", LIKENESS)
 
 
 def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) 
 
 def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
     """A baseline without help, word-level distillation also below a threshold; or a curve of a cut-down wheels."""
-    file = work / "arms" / f"{arm.replace(' ', '-')}-{seed}.json"
+    file = work / "arms" / f"{slug(arm)}-{seed}.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
@@ -68,37 +68,29 @@ def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed:
     student, _ = made(arm, pair, work, size, seed)
     bench = bench_of(student, pair, size)
     result: dict[str, Any] = {"arm": arm, "seed": seed}
+    points = work / "points" / f"{slug(arm)}-{seed}"
     if arm in ABLATIONS:
         told = json.loads((student / "wheels.json").read_text())
-        points = work / "points" / f"{arm.replace(' ', '-')}-{seed}"
         result |= curves(bench, told["offsets"], SHARES, points, only=("wheels",))
         result["asked"] = asked(bench, told, SHARES, size.asked, (TRAINED[0], HELD_OUT[0]))
     else:
         # The student that learned words alone, helped by the best threshold, is whom the wheels must beat in the end.
-        rivals = RIVALS[:1] if arm == "word-level distillation" else ()
-        result |= curves(bench, {}, SHARES, work / "points" / f"{arm.replace(' ', '-')}-{seed}", only=rivals)
+        rivals = (THRESHOLD,) if arm == "word-level distillation" else ()
+        result |= curves(bench, {}, SHARES, points, only=rivals)
     write_json(file, result)
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; proves nothing")
-    parser.add_argument("--medium", action="store_true", help="all of Multi30k: the sizes that the figures are of")
-    parser.add_argument("--small", action="store_true", help="sizes for one busy core: benchmarks/wheels/sizes.py")
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--no-side", action="store_true", help="the headline only: no baselines, no ablations")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/wheels"))
-    parser.add_argument("--pairs", type=Path, default=Path("benchmarks/out/distill"), help="where the pair is kept")
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     import torch
 
     torch.set_num_threads(arguments.threads)
-    size = SIZES[next((name for name in ("quick", "medium", "small") if getattr(arguments, name)), "full")]
+    size, work, pairs = chosen(arguments)
     seeds = 1 if arguments.quick else arguments.seeds
-    work, pairs = arguments.out / size.name, arguments.pairs / size.name / "translation"
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 

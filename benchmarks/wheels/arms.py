@@ -26,14 +26,13 @@ from training.distill.writing import written
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 START, READING, WHEELS, CONSISTENCY = "start", "reading", "wheels", "path consistency without help"
+LIKENESS = "likeness instead of regret"
 PARTS: dict[str, dict[str, Any]] = {
-    # Words and the level of the sentence, on the data's texts: nothing is asked for yet, no row is settled.
-    READING: {
-        "consistency": 0.0, "critic": 0.0, "off_policy": 1.0, "teacher_text": 0.0, "rounds": 1, "decided": False,
-        "settling": 0,
-    },
+    # What `wheels.sentence_steps` does in one run with the rest, made once for all that begin with it: words and the
+    # level of the sentence, on the data's texts. Nothing is asked for yet, no row is settled.
+    READING: {"consistency": 0.0, "critic": 0.0, "off_policy": 1.0, "teacher_text": 0.0, "settling": 0},
     CONSISTENCY: {"help": False, "decoding": "sampling", "distillation": 0.0},
-}  # fmt: skip
+}
 # Chance must not decide which arm saw more: all have the steps and rows of `wheels`.
 BASELINES: dict[str, dict[str, Any]] = {
     "word-level distillation": {},
@@ -44,7 +43,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "off-policy only": {"off_policy": 1.0},
     "on-policy only": {"off_policy": 0.0},
     "one multiplier": {"multipliers": "one"},
-    "likeness instead of regret": {"reward": "likeness"},
+    LIKENESS: {"reward": "likeness"},
     "no consistency": {"consistency": 0.0},
 }
 

@@ -24,7 +24,9 @@ from training.distill.wheels.mixing import (
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction
 
 MARGINS = (0.0, 1.0, 2.0)
-RIVALS = ("largest probability", "entropy", "random", "disagreement")
+THRESHOLD = "largest probability"
+"""The strongest of those that need no teacher to know when."""
+RIVALS = (THRESHOLD, "entropy", "random", "disagreement")
 
 
 def curves(
@@ -147,20 +149,23 @@ def summary(
     for arm, runs in others.items():
         both = (cell([run["student"][key] for run in runs], 2) for key in ("bleu", "chrf"))
         lines.append(f"| {arm} (no help) | {' | '.join(both)} |")
-    helped = {arm: runs for arm, runs in others.items() if RIVALS[0] in runs[0]["curves"]}
+    helped = {arm: runs for arm, runs in others.items() if THRESHOLD in runs[0]["curves"]}
     if helped:
         lines += ["", f"| chrF at | {head} |", "|---|" + "---|" * len(shares)]
         ways = {f"wheels{more}": (seeds, f"wheels{more}") for more in ("", ", paced")}
-        ways |= {f"{arm}, helped by {RIVALS[0]}": (runs, RIVALS[0]) for arm, runs in helped.items()}
+        ways |= {f"{arm}, helped by {THRESHOLD}": (runs, THRESHOLD) for arm, runs in helped.items()}
         for name, (runs, curve) in ways.items():
             cells = [cell([at_share(run["curves"][curve], share, "chrf") for run in runs], 2) for share in shares]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     ablated = {arm: runs[0] for arm, runs in others.items() if "wheels" in runs[0]["curves"]}
     if ablated:
         lines += ["", f"| left out: chrF at | {head} | share error, points |", "|---|" + "---|" * (len(shares) + 1)]
+        common = {row["phrasing"] for run in ablated.values() for row in run["asked"]}
         for arm, found in {"nothing": seeds[0], **ablated}.items():
             values = [at_share(found["curves"]["wheels"], share, "chrf") for share in shares]
-            error = 100 * fmean(abs(row["realised"] - row["requested"]) for row in found["asked"])
+            # The whole was asked in more phrasings than what is left of it.
+            rows = [row for row in found["asked"] if row["phrasing"] in common]
+            error = 100 * fmean(abs(row["realised"] - row["requested"]) for row in rows)
             cells = ["-" if value is None else f"{value:.2f}" for value in values]
             lines.append(f"| {arm} | {' | '.join(cells)} | {error:.1f} |")
     lines += ["", "| share: mean error, points | words alone | with the level's offset |", "|---|---|---|"]

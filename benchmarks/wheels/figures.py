@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RIVAL = "largest probability"
+from benchmarks.wheels.curves import THRESHOLD
+
 COLOURS = {
-    "wheels": "C3", "largest probability": "C0", "entropy": "C2", "random": "C7", "disagreement": "0.3",
+    "wheels": "C3", THRESHOLD: "C0", "entropy": "C2", "random": "C7", "disagreement": "0.3",
 }  # fmt: skip
 
 
@@ -28,11 +29,11 @@ def quality_png(
                     linestyle=":" if arm == "disagreement" else "-", label=arm if index == 0 else None,
                 )  # fmt: skip
         for arm, runs in others.items():
-            for index, run in enumerate(run for run in runs if RIVAL in run["curves"]):
-                ordered = sorted(run["curves"][RIVAL], key=lambda point: point["share"])
+            for index, run in enumerate(run for run in runs if THRESHOLD in run["curves"]):
+                ordered = sorted(run["curves"][THRESHOLD], key=lambda point: point["share"])
                 axes.plot(
                     [100 * point["share"] for point in ordered], [point[key] for point in ordered], linewidth=1,
-                    color="C1", linestyle="--", label=f"{arm}, helped by {RIVAL}" if index == 0 else None,
+                    color="C1", linestyle="--", label=f"{arm}, helped by {THRESHOLD}" if index == 0 else None,
                 )  # fmt: skip
         # An ablation's own student without help says nothing here.
         alone = {arm: runs for arm, runs in others.items() if "wheels" not in runs[0]["curves"]}

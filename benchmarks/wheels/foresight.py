@@ -1,4 +1,4 @@
-"""What of the teacher's help can be foreseen: `python -m benchmarks.wheels.foresight [--size medium] [--seeds 0 1 2]`.
+"""What of the teacher's help can be foreseen: `python -m benchmarks.wheels.foresight [--medium] [--seeds N]`.
 
 Both models along texts as they are served under a sentence, asked for where the student asks; at every state what the
 teacher's word gains, p(t) - p(v) of the student's own word v. Per share and way to rank states: the part of all that
@@ -7,7 +7,6 @@ nobody was trained on with answers, and are measured on test sentences. Run benc
 what this looks at.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from torch import Tensor
 from benchmarks.distill.tables import cell
 from benchmarks.wheels.arms import SHARES, WHEELS, made, pair_of
 from benchmarks.wheels.measuring import AT_ONCE, LIMIT, Bench, bench_of
-from benchmarks.wheels.sizes import SIZES, WheelsSizes
+from benchmarks.wheels.options import chosen, parser_of
+from benchmarks.wheels.sizes import WheelsSizes
 from training.distill.losses.path_consistency import known_log_p, surer
 from training.distill.models import head_of
 from training.distill.report import write_json
@@ -28,7 +28,7 @@ from training.distill.wheels.prompts import Example, read_prompts, restricted
 from training.distill.wheels.restrictions import TRAINED, Restriction
 from training.distill.wheels.row import decided, read_states
 
-PROMPTS = 5_000
+PROMPTS = 2_500
 RIDGE = 1e-5
 RANKINGS = ("score of <help>", "largest logit", "largest probability", "linear map", "row of that level", "truth")
 
@@ -36,9 +36,7 @@ RANKINGS = ("score of <help>", "largest logit", "largest probability", "linear m
 def seen(bench: Bench, examples: Sequence[Example], restriction: Restriction) -> dict[str, Tensor]:
     """name -> (N, ...) of all states of the texts: `state`, `logit` (the largest), `log_q` (of the likeliest word),
     `entropy`, `score` (of `<help>`), `gain` (p(t) - p(v))."""
-    models = Models(
-        bench.student, bench.teacher, bench.tokenizer, bench.vocabulary, bench.help_id, pad_id=0, eos=1
-    )  # fmt: skip
+    models = Models(bench.student, bench.teacher, bench.tokenizer, bench.vocabulary, bench.help_id, pad_id=0, eos=1)
     head = head_of(bench.student, bench.vocabulary)
     found: dict[str, list[Tensor]] = {}
     ordered = sorted(examples, key=lambda one: len(one.prompt))
@@ -93,12 +91,8 @@ def at_level(bench: Bench, prompts: Sequence[Example], share: float) -> dict[str
     theirs, foreseen = mapped(fit, on)
     price = torch.quantile(theirs, 1 - share).float().expand(len(fit["gain"]))
     row = decided(fit["state"], fit["logit"], fit["gain"], price, torch.zeros(fit["state"].shape[1]))
-    rankings = (
-        on["score"], -on["logit"], -on["log_q"], foreseen, on["state"] @ row - on["logit"], on["gain"],
-    )  # fmt: skip
-    return {
-        name: captured(on["gain"], ranking, share) for name, ranking in zip(RANKINGS, rankings, strict=True)
-    }  # fmt: skip
+    rankings = (on["score"], -on["logit"], -on["log_q"], foreseen, on["state"] @ row - on["logit"], on["gain"])
+    return {name: captured(on["gain"], ranking, share) for name, ranking in zip(RANKINGS, rankings, strict=True)}
 
 
 def run(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int, count: int) -> dict[str, Any]:
@@ -118,20 +112,14 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=sorted(SIZES), default="medium")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser = parser_of(__doc__)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="how many to fit on")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/wheels"))
-    parser.add_argument("--pairs", type=Path, default=Path("benchmarks/out/distill"), help="where the pair is kept")
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    size = SIZES[arguments.size]
-    work, pairs = arguments.out / size.name, arguments.pairs / size.name / "translation"
+    size, work, pairs = chosen(arguments)
     found = []
-    for seed in arguments.seeds:
+    for seed in range(arguments.seeds):
         found.append(run(arguments.data, pairs, work, size, seed, arguments.prompts))
         write_json(work / f"foresight-{seed}.json", found[-1])
     print(table(found))

@@ -1,9 +1,11 @@
 """`tw distill wheels`: whole runs on tiny pairs, going on, what is refused, what is written."""
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,22 @@ def test_words_come_first_with_sentences_before_the_prompts_where_steps_are_give
     # Nobody writes a text for them.
     assert not list((folder / "out/sentences").glob("round-*"))
     assert len(list((folder / "out/wheels/rounds").glob("round-*.pt"))) == 2
+
+
+def test_the_sentence_is_read_as_its_share_and_the_logarithm_of_it(folder: Path) -> None:
+    lesson, source = batch_of(folder)
+    batch = source.batch(0, 0, 0, 1)
+    assert lesson.allowed is not None
+    last = torch.randn(*batch.states.shape, lesson.allowed.in_features)
+    batch = replace(batch, share=torch.full_like(batch.share, 0.3), asks=torch.ones_like(batch.asks))
+    with torch.no_grad():
+        lesson.allowed.weight.zero_()
+        lesson.allowed.bias.copy_(torch.tensor([math.log(0.3), 1.2]))
+        assert float(lesson._reading(last, batch)) == pytest.approx(0.0, abs=1e-8)
+        # Either of the two alone is not enough, and each state counts once.
+        for wrong in ((0.5, 0.0), (0.0, 0.5)):
+            lesson.allowed.bias.copy_(torch.tensor([math.log(0.3), 1.2]) + torch.tensor(wrong))
+            assert float(lesson._reading(last, batch)) == pytest.approx(0.25 * float(batch.alive.sum()), rel=1e-5)
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(folder: Path) -> None:

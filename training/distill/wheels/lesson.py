@@ -62,8 +62,8 @@ class WheelsLesson(Lesson):
         # the levels would lie on a line in the state and no row could give each the price that it needs.
         self.allowed = nn.Linear(width, 2) if help_id is not None and config.wheels.reading else None
         # The value after a word that may not have been written: the state before it, and the word.
-        used = valued and greedy
-        self.after = Critic(2 * width) if used and config.wheels.value and not config.wheels.judged else None
+        bootstrapped = greedy and config.wheels.value and not config.wheels.judged
+        self.after = Critic(2 * width) if valued and bootstrapped else None
         # What the teacher's word brings the whole text: from the state, both words, and how far the text has come.
         self.gain = Critic(3 * width + 1) if valued and config.wheels.forked else None
 
