@@ -156,6 +156,8 @@ def _with_devices(method: str, config: DistillConfig) -> dict[str, Any] | None:
     from training.distill.frame import Surroundings
 
     accelerator = Accelerator()
+    if accelerator.device.type == "cpu" and config.training.bf16 and accelerator.is_main_process:
+        _warn_of_emulation()
     with _interrupts() as asked, _bars(accelerator.is_main_process) as (stage, tick):
         around = Surroundings(time.monotonic, tick, lambda: bool(asked), accelerator)
         if method == "through-time":
@@ -177,6 +179,18 @@ def _with_devices(method: str, config: DistillConfig) -> dict[str, Any] | None:
     main = bool(accelerator.is_main_process)
     accelerator.end_training()
     return report if main else None
+
+
+def _warn_of_emulation() -> None:
+    from training.distill.processor import bfloat16_slowdown
+
+    slower = bfloat16_slowdown()
+    if slower > 2.0:
+        click.echo(
+            f"Note: training.bf16 = true, but this processor only emulates bfloat16: a product takes {slower:.0f} "
+            "times as long as in float32. Leave it out to be faster.",
+            err=True,
+        )
 
 
 @contextmanager

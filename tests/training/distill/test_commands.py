@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.training.distill.pairs import settings
-from training.distill import frame
+from training.distill import frame, processor
 from training.distill.cli import distill
 
 Write = Callable[[dict[str, Any]], Path]
@@ -32,6 +32,28 @@ def test_each_verb_runs_to_a_student_and_a_report(folder: Path, written_config: 
     again = call(verb, "--config", str(written_config(settings(folder, **sections))))
     assert again.exit_code == 0
     assert "kd: 4 steps" in again.stdout
+
+
+@pytest.mark.parametrize(("slower", "asked", "said"), [(6.9, True, True), (0.6, True, False), (6.9, False, False)])
+def test_an_emulated_bfloat16_is_told(
+    folder: Path,
+    written_config: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    slower: float,
+    asked: bool,
+    said: bool,
+) -> None:
+    monkeypatch.setattr(processor, "bfloat16_slowdown", lambda: slower)
+    value = settings(folder)
+    value["training"] |= {"steps": 1, "bf16": asked}
+    done = call("kd", "--config", str(written_config(value)), "--json")
+    assert done.exit_code == 0, done.output
+    assert ("a product takes 7 times as long as in float32" in done.stderr) == said
+    assert json.loads(done.stdout)
+
+
+def test_the_slowdown_is_measured_as_a_ratio() -> None:
+    assert 0.01 < processor.bfloat16_slowdown() < 1000
 
 
 def test_advice_is_measured_and_priced(folder: Path, written_config: Write) -> None:
