@@ -1,6 +1,7 @@
 """What each distillation buys: `python -m benchmarks.distill --method M [--quick | --small | --medium] [--seeds N]`.
 
     warmup, ranking, features   Multi30k, against their own ablations
+    warmup-short, warmup-own    warm-up before a quarter of the steps; and of as many on the student's own texts
     through-time                tinyshakespeare and sums
     trl                         beside TRL's GKD trainer, where it is installed
     memory                      peak memory of the loss at a vocabulary of 150,000
@@ -20,7 +21,7 @@ from benchmarks.distill import arms, diffusion, diffusion_sizes, memory, tables,
 from benchmarks.distill.sizes import FULL, MEDIUM, QUICK, SMALL
 from training.distill.report import versions, write_json
 
-METHODS = ("warmup", "ranking", "features", "through-time", "memory", "summary", "trl")
+METHODS = ("warmup", "warmup-short", "warmup-own", "ranking", "features", "through-time", "memory", "summary", "trl")
 
 
 def main() -> None:

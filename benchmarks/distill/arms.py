@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 Arms = dict[str, dict[str, Any]]
-Start = Literal["trained", "after-kd", "fresh", "disfluent"]
+Start = Literal["trained", "after-kd", "fresh", "disfluent", "disfluent-short", "disfluent-own"]
 RANKING = {"k": 10, "weight": 0.5, "on": "log-probability", "temperature": 1.0}
 PUBLISHED = {"k": 10, "weight": 2.0, "on": "probability", "temperature": 0.05}
 # Pairs of layers, made for the models at hand by `pairs`.
@@ -15,6 +15,14 @@ FEATURES = {"kind": "cos-norm", "log_norm": 1.0, "weight": 12.0, "layers": ENDS,
 LATE_FEATURES = {"kind": "cos-norm", "log_norm": 0.1, "weight": 1.0, "layers": SPREAD}
 # A fifth of the rate, since a few hundred pairs are quickly learned by heart; three epochs, since writing costs most.
 WARMUP: dict[str, Any] = {"learning_rate": 3e-4, "epochs": 3.0}
+WARMUPS: Arms = {
+    "kd": {},
+    "warm-up, kd": {"warmup": WARMUP},
+    "kd, extra steps": {"extra": True},
+    "sft, kd": {"warmup": {**WARMUP, "preference": 0.0, "imitation": 1.0}},
+    "dpo, kd": {"warmup": {**WARMUP, "preference": 1.0, "imitation": 0.0}},
+}
+OWN_TEXT: dict[str, Any] = {"on_policy": 1.0, "max_new_tokens": 40}
 
 # The first three of each are run with every seed, the others with the first only.
 METHODS: dict[str, Arms] = {
@@ -35,13 +43,10 @@ METHODS: dict[str, Arms] = {
         "kd+features, nothing fitted": {"features": {**FEATURES, "start": "orthogonal"}},
         "kd+features, frozen rotation": {"features": {**FEATURES, "projection": "orthogonal"}},
     },
-    "warmup": {
-        "kd": {},
-        "warm-up, kd": {"warmup": WARMUP},
-        "kd, extra steps": {"extra": True},
-        "sft, kd": {"warmup": {**WARMUP, "preference": 0.0, "imitation": 1.0}},
-        "dpo, kd": {"warmup": {**WARMUP, "preference": 1.0, "imitation": 0.0}},
-    },
+    "warmup": WARMUPS,
+    # A quarter of the steps; and so many on the student's own texts, which are faulty as long as the student is.
+    "warmup-short": WARMUPS,
+    "warmup-own": {arm: {**changes, "loss": OWN_TEXT} for arm, changes in WARMUPS.items()},
     "summary": {
         "kd": {},
         "kd+rank": {"ranking": RANKING},
@@ -55,7 +60,12 @@ METHODS: dict[str, Arms] = {
 # What each method is for (measured: from a student that was trained on the data, both gain nothing). Hidden states are
 # worth copying while a student makes its own. Correcting is for a student whose own text has a fault that the teacher
 # refuses: here one that went on to learn from disfluent speech, words said twice and more.
-STARTS: dict[str, Start] = {"features": "fresh", "warmup": "disfluent"}
+STARTS: dict[str, Start] = {
+    "features": "fresh",
+    "warmup": "disfluent",
+    "warmup-short": "disfluent-short",
+    "warmup-own": "disfluent-own",
+}
 
 
 def pairs(kind: str, ours: int, theirs: int) -> tuple[tuple[int, int], ...]:
@@ -95,6 +105,7 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
         "tokens/s served": ("test.tokens_per_second", 0), "MB": ("test.weights_mb", 1),
     },
 }  # fmt: skip
+COLUMNS |= dict.fromkeys(("warmup-short", "warmup-own"), COLUMNS["warmup"])
 ALL = {
     "BLEU": ("test.bleu", 1), "chrF": ("test.chrf", 1), "steps": ("steps", 0), "tokens": ("tokens", 0),
     "CPU s": ("seconds", 0),

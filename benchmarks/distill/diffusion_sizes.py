@@ -45,7 +45,7 @@ FULL = DiffusionSizes(
 
 MEDIUM = DiffusionSizes(
     shakespeare=Texts(length=64, from_steps=64, denoiser=Shape(96, 256, 3, 2), judge=Shape(96, 256, 3, 2),
-        base_steps=7_200, judge_steps=350, round_steps=250, rows=64, round_rows=32, sampled=256, base_rate=5e-3),
+        base_steps=2_400, judge_steps=350, round_steps=250, rows=64, round_rows=32, sampled=256, base_rate=5e-3),
     sums=Texts(length=28, from_steps=32, denoiser=Shape(64, 176, 3, 2), judge=Shape(64, 176, 3, 2), digits=1,
         base_steps=1_100, judge_steps=250, round_steps=80, rows=128, round_rows=64, sampled=512, lines=100_000,
         base_rate=6e-3, round_rate=5e-4),

@@ -44,6 +44,8 @@ class Sizes:
     smoothing: float = 0.1
     teacher_rows: int | None = None
     """Per step; None: `rows`."""
+    short: float = 0.25
+    """Part of `distil_epochs` that the short distillations of warm-up take."""
     one_start: bool = False
     """All seeds begin with the student of seed 0 and differ in which rows they see, and when."""
 

@@ -106,6 +106,8 @@ FOLDERS: dict[Start, str] = {
     "after-kd": "arms-after-kd",
     "fresh": "arms-from-scratch",
     "disfluent": "arms-disfluent",
+    "disfluent-short": "arms-disfluent-short",
+    "disfluent-own": "arms-disfluent-own",
 }
 
 
@@ -125,7 +127,7 @@ def one_arm(
         sizes = replace(
             sizes, student=sizes.fresh, distil_epochs=sizes.fresh_epochs, student_rate=2 * sizes.student_rate
         )
-    if start == "disfluent":
+    if start.startswith("disfluent"):
         number = 0 if sizes.one_start else seed
         taught = {split: disfluent(pair["files"][split]) for split in ("train", "val")}
         student, _ = trained(
@@ -134,6 +136,10 @@ def one_arm(
             validation_rows=sizes.validation_rows, context=sizes.context, muon=sizes.muon,
         )  # fmt: skip
         pair = {**pair, "student": student}
+        if start != "disfluent":
+            # Closer together: what a warm-up leaves shows in the first steps.
+            every = max(1, round(sizes.evaluate_every * sizes.short / 4))
+            sizes = replace(sizes, distil_epochs=sizes.distil_epochs * sizes.short, evaluate_every=every)
     if start == "after-kd":
         one_arm("kd", {}, data, work, sizes, seed, "trained")
         pair = {**pair, "student": work / "arms" / "kd" / f"seed-{seed}" / "student"}
@@ -149,7 +155,9 @@ def one_arm(
     curve = [row for row in report["stages"]["kd"]["curves"] if "val_kl" in row]
     learned = report["stages"]["kd"]
     validated = len(curve) * sum(len(row.tokens) for row in same.data.validation_rows)
-    learned["seconds"] += memory.seconds_per_token * (learned["tokens"] + validated)
+    # Texts of the student's own are not remembered: the teacher was asked for them.
+    known = learned["tokens"] if config.loss.on_policy == 0 else 0
+    learned["seconds"] += memory.seconds_per_token * (known + validated)
     result = {
         "arm": arm,
         "seed": seed,
