@@ -110,9 +110,10 @@ class Course:
         """The rows of one micro-batch on one device. The same rows make a step however many devices share it."""
         per_step = self._rows * self._accumulate * world
         start = step * per_step + (micro * world + rank) * self._rows
-        return collate([self._at(start + i) for i in range(self._rows)], self._pad_id, self._padding)
+        return collate([self.at(start + i) for i in range(self._rows)], self._pad_id, self._padding)
 
-    def _at(self, place: int) -> Pack:
+    def at(self, place: int) -> Pack:
+        """The pack that comes at `place`, counted from the first of the first epoch."""
         epoch, index = divmod(place, len(self.packs))
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)

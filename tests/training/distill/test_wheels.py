@@ -4,6 +4,7 @@ import json
 import math
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -234,6 +235,21 @@ def test_what_the_teacher_says_of_a_text_is_what_it_said_when_it_wrote_it(folder
         assert ids[:, 0].tolist() == text.tokens
         torch.testing.assert_close(log_p, text.log_p, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(top, text.top_log_p, atol=1e-4, rtol=1e-4)
+
+
+def test_each_of_the_data_s_texts_comes_once_before_any_comes_again(folder: Path) -> None:
+    config = wheels(folder, consistency=0.0, critic=0.0, off_policy=1.0, teacher_text=0.0, unrestricted=0.0)
+    loaded = load(config, torch.device("cpu"))
+    source = Rounds(config, loaded.models, loaded.train, folder / "rounds", steps=4)
+    wanted = Counter(one.answer for one in loaded.train)
+    steps, rest = divmod(len(loaded.train), config.training.rows)
+    seen: Counter[tuple[int, ...]] = Counter()
+    for step in range(steps):
+        batch = source.batch(step, 0, 0, 1)
+        seen += Counter(tuple(row[:n].tolist()) for row, n in zip(batch.words, batch.length, strict=True))
+    assert steps > 1
+    assert (wanted - seen).total() == rest
+    assert not seen - wanted
 
 
 def test_the_data_s_texts_are_read_from_what_kd_kept_of_them(folder: Path) -> None:

@@ -8,6 +8,7 @@ with the same texts. Which texts a step sees depends on the seed and the step al
 import json
 import os
 import random
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from training.constraint import Gains, Multiplier, falling, start, update
+from training.distill.batches import Course
 from training.distill.cached import CachedTeacher
 from training.distill.config import DistillConfig
 from training.distill.examples import Row
@@ -91,6 +93,8 @@ class Rounds:
         assert config.wheels is not None
         self._config, self._wheels, self._models = config, config.wheels, models
         self._examples, self._folder = list(examples), folder
+        self._course = self._epochs()
+        self._lengths = sorted(len(one.answer) for one in examples)
         self._prompts = list(examples if prompts is None else prompts)
         self._per_round = max(1, -(-steps // config.wheels.rounds))
         self._kept: dict[int, list[Trajectory]] = {}
@@ -106,10 +110,21 @@ class Rounds:
         rows = self._config.training.rows
         draw = random.Random((self._config.seed * 1_000_003 + step) * 4_099 + micro * world + rank)
         of_data = rows if not pool else round(rows * self._of_data)
-        place = draw.random()
+        first = ((step * self._config.training.accumulate + micro) * world + rank) * of_data
+        told = [self._examples[self._course.at(first + i)[0].number] for i in range(of_data)]
+        middle = len(told[of_data // 2].answer) if told else 0
+        place = bisect(self._lengths, middle) / len(self._lengths) if told else draw.random()
         some = _alike(pool, rows - of_data, lambda one: len(one.tokens), place, draw)
-        told = _alike(self._examples, of_data, lambda one: len(one.answer), place, draw)
         return self.collated([*some, *self.read(told, draw)])
+
+    def _epochs(self) -> Course:
+        """The data's texts, each once before any comes again: drawn by chance they teach less."""
+        count = max(1, round(self._config.training.rows * self._of_data))
+        packs = [(Row((*one.prompt, *one.answer), len(one.prompt), at),) for at, one in enumerate(self._examples)]
+        return Course(
+            packs, rows=count, accumulate=1, seed=self._config.seed, pad_id=self._models.pad_id, padding="right",
+            by_length=True,
+        )  # fmt: skip
 
     @property
     def _of_data(self) -> float:
