@@ -36,7 +36,9 @@ class Muon(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         weights = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if closure is not None or any(p.device.type != "cpu" for _, p in weights):
+        scales = {group["adjust_lr_fn"] for group, _ in weights}
+        elsewhere = any(p.device.type != "cpu" for _, p in weights)
+        if closure is not None or elsewhere or scales - {"match_rms_adamw"}:
             return super().step(closure)  # type: ignore[no-untyped-call]
         for group, p in weights:
             state = self.state[p]
@@ -45,7 +47,7 @@ class Muon(torch.optim.Muon):
             momentum = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
             update = p.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
             rate = float(group["lr"])
-            # The only scale that is asked for here: "match_rms_adamw".
+            # "match_rms_adamw"; torch knows the others.
             scaled = rate * 0.2 * math.sqrt(max(p.shape))
             p.mul_(1 - rate * group["weight_decay"])
             p.add_(orthogonal(update, group["ns_coefficients"], group["ns_steps"], group["eps"]), alpha=-scaled)
