@@ -41,7 +41,8 @@ BASELINES: dict[str, dict[str, Any]] = {
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no value function": {"value": False},
     "off-policy only": {"off_policy": 1.0},
-    "on-policy only": {"off_policy": 0.0},
+    # Its words have no other text to be learned from.
+    "on-policy only": {"off_policy": 0.0, "own_words": 1.0},
     "one multiplier": {"multipliers": "one"},
     LIKENESS: {"reward": "likeness"},
     "no consistency": {"consistency": 0.0},
@@ -95,8 +96,9 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
             "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48,
             "rounds": size.rounds, "trajectories": size.trajectories, "consistency": 1.0, "normaliser": 0.3,
             "reward": "regret",
-            # Most of the texts are the data's: words are learned from those, or they stand still meanwhile.
-            "off_policy": 0.8, "teacher_text": 0.1,
+            # Words are learned from the data's texts: on prompts spliced together the teacher leaves things out, and
+            # a student that learns words there writes too little everywhere.
+            "off_policy": 0.8, "teacher_text": 0.0, "own_words": 0.0,
             **PARTS.get(arm, {}), **ABLATIONS.get(arm, {}),
         }  # fmt: skip
     return DistillConfig.model_validate(raw)

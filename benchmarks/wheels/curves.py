@@ -36,7 +36,8 @@ def curves(
     folder: Path,
     only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """`student`: help banned; `teacher`; `curves`: arm -> points (share, bleu, chrf). Points are kept in `folder`."""
+    """`student`: help banned; `teacher`; `told`: help banned under the strictest and the loosest sentence, where wheels
+    are measured; `curves`: arm -> points (share, bleu, chrf). Points are kept in `folder`."""
 
     def point(name: str, **asking: Any) -> dict[str, Any]:
         file = folder / f"{name.replace(' ', '-')}.json"
@@ -49,6 +50,7 @@ def curves(
 
     student, teacher = point("student", ask=never), point("teacher", ask=always)
     arms: dict[str, list[dict[str, Any]]] = {}
+    told: dict[str, dict[str, Any]] = {}
     wanted = ("wheels", *RIVALS) if only is None else tuple(only)
     # A little denser than asked for, so that lines between points are short.
     dense = sorted({*shares, 0.15, 0.4}) if len(bench.test) > 200 else list(shares)
@@ -56,6 +58,11 @@ def curves(
         # In words alone, and with the offset that pacing starts from.
         arms["wheels"] = [point(f"wheels {s:g}", ask=by_help(), restriction=Restriction(s, TRAINED[0])) for s in shares]
         last = max(shares)
+        # What of a curve is the sentence's doing, and not the help's: words under it, with nobody to ask.
+        told = {
+            f"{s:g}": _short(point(f"student told {s:g}", ask=never, restriction=Restriction(s, TRAINED[0])))
+            for s in (shares[0], shares[-1])
+        }
         # So that the last share asked for is on a line, too, where a little less was got.
         beyond = {"ask": by_help(0.1), "restriction": Restriction(last, TRAINED[0])}
         arms["wheels"].append(point(f"wheels {last:g} and a little", **beyond))
@@ -86,6 +93,7 @@ def curves(
     return {
         "student": _short(student),
         "teacher": _short(teacher),
+        "told": told,
         "curves": {n: [_short(p) for p in ps] for n, ps in arms.items()},
     }
 
@@ -146,6 +154,9 @@ def summary(
         lines.append(
             f"| {name} | {cell([s[name]['bleu'] for s in seeds], 2)} | {cell([s[name]['chrf'] for s in seeds], 2)} |"
         )
+    for share in seeds[0]["told"]:
+        both = (cell([seed["told"][share][key] for seed in seeds], 2) for key in ("bleu", "chrf"))
+        lines.append(f'| student under "at most {float(share):.0%}", help banned | {" | ".join(both)} |')
     for arm, runs in others.items():
         both = (cell([run["student"][key] for run in runs], 2) for key in ("bleu", "chrf"))
         lines.append(f"| {arm} (no help) | {' | '.join(both)} |")

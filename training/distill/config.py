@@ -247,7 +247,7 @@ class WheelsConfig(Section):
     phrasings: tuple[str, ...] = TRAINED
     held_out: tuple[str, ...] = HELD_OUT
     """Sentences that training never shows; the report says what share they get."""
-    unrestricted: Share = 0.1
+    unrestricted: Share = 0.25
     """Part of the texts without a sentence, where asking is banned."""
     reward: Literal["regret", "likeness", "log-probability"] = "regret"
     """What a token earns: the teacher's log-probability, or its regret, which is what it lies below the teacher's
@@ -271,6 +271,9 @@ class WheelsConfig(Section):
     consistency: float = Field(default=0.5, ge=0)
     distillation: float = Field(default=1.0, ge=0)
     """Weight of the divergence from the teacher on every text."""
+    own_words: float = Field(default=1.0, ge=0)
+    """What that weight is multiplied by on the student's own texts. 0 where these are written for prompts unlike those
+    it will be served with, which teach when to ask but no words."""
     normaliser: float = Field(default=1.0, ge=0)
     """Weight of the squared log-normaliser of the words' logits (z-loss): what it leaves is noise on every decision."""
     critic: float = Field(default=0.1, ge=0)

@@ -141,8 +141,8 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(folder: Path) -> Non
     assert first["loss"] == pytest.approx(0.0, abs=1e-5)
 
 
-def batch_of(folder: Path) -> tuple[WheelsLesson, Any]:
-    config = wheels(folder)
+def batch_of(folder: Path, **changes: Any) -> tuple[WheelsLesson, Any]:
+    config = wheels(folder, **changes)
     run(config)
     loaded = load(config, torch.device("cpu"))
     lesson = WheelsLesson(
@@ -168,6 +168,22 @@ def test_without_a_restriction_help_is_banned_and_learns_nothing(folder: Path) -
     weight = lesson.student.get_output_embeddings().weight
     help_row = weight.grad[source._models.help_id]
     torch.testing.assert_close(help_row, torch.zeros_like(help_row))
+
+
+def test_words_are_learned_from_own_texts_only_where_that_is_wanted(folder: Path) -> None:
+    # Nothing but the divergence is left of the loss.
+    words = {"consistency": 0.0, "critic": 0.0, "normaliser": 0.0, "reading": 0.0, "off_policy": 0.5}
+    for weight in (1.0, 0.0):
+        lesson, source = batch_of(folder, **words, own_words=weight)
+        found = source._round(0)
+        own, others = ([one for one in found if (one.source == "student") == mine] for mine in (True, False))
+        assert own
+        assert others
+        learned = lesson.loss(source.collated(own), 0)
+        torch.testing.assert_close(learned["loss"], weight * learned["divergence"])
+        learned = lesson.loss(source.collated(others), 0)
+        torch.testing.assert_close(learned["loss"], learned["divergence"])
+        shutil.rmtree(folder / "out")
 
 
 def test_padding_and_company_do_not_change_a_text_s_loss(folder: Path) -> None:

@@ -77,7 +77,8 @@ class WheelsLesson(Lesson):
         wheels = self._wheels
         last = self._along(states(self.student, batch).last, batch)
         seen = self._looked(last, batch)
-        total = wheels.distillation * seen["divergence"].sum()
+        learned = torch.where(batch.on_policy, wheels.own_words, 1.0)[:, None]
+        total = wheels.distillation * (learned * seen["divergence"]).sum()
         out = {"divergence": seen["divergence"].detach().sum()}
         if self._help is not None and wheels.normaliser:
             pinned = seen["normaliser"].square().sum()
