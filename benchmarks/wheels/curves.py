@@ -160,14 +160,28 @@ def summary(
     for arm, runs in others.items():
         both = (cell([run["student"][key] for run in runs], 2) for key in ("bleu", "chrf"))
         lines.append(f"| {arm} (no help) | {' | '.join(both)} |")
-    helped = {arm: runs for arm, runs in others.items() if THRESHOLD in runs[0]["curves"]}
-    if helped:
-        lines += ["", f"| chrF at | {head} |", "|---|" + "---|" * len(shares)]
-        ways = {f"wheels{more}": (seeds, f"wheels{more}") for more in ("", ", paced")}
-        ways |= {f"{arm}, helped by {THRESHOLD}": (runs, THRESHOLD) for arm, runs in helped.items()}
-        for name, (runs, curve) in ways.items():
-            cells = [cell([at_share(run["curves"][curve], share, "chrf") for run in runs], 2) for share in shares]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", f"| chrF at | {head} |", "|---|" + "---|" * len(shares)]
+    ways = {arm: (seeds, arm) for arm in ("wheels", "wheels, paced", *RIVALS)}
+    ways |= {
+        f"{arm}, helped by {THRESHOLD}": (runs, THRESHOLD)
+        for arm, runs in others.items()
+        if THRESHOLD in runs[0]["curves"]
+    }
+    at = {
+        name: [[at_share(run["curves"][curve], share, "chrf") for run in runs] for share in shares]
+        for name, (runs, curve) in ways.items()
+    }
+    for name, columns in at.items():
+        lines.append(f"| {name} | {' | '.join(cell(some, 2) for some in columns)} |")
+    for name in ways:
+        if name in ("wheels", "wheels, paced", "disagreement"):
+            continue
+        # By seed: both began with the same student.
+        above = [
+            cell([None if a is None or b is None else a - b for a, b in zip(*both, strict=False)], 2)
+            for both in zip(at["wheels"], at[name], strict=True)
+        ]
+        lines.append(f"| wheels, above {name}, by seed | {' | '.join(above)} |")
     ablated = {arm: runs[0] for arm, runs in others.items() if "wheels" in runs[0]["curves"]}
     if ablated:
         lines += ["", f"| left out: chrF at | {head} | share error, points |", "|---|" + "---|" * (len(shares) + 1)]

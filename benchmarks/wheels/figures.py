@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.wheels.curves import THRESHOLD
 
 COLOURS = {
@@ -15,26 +17,25 @@ COLOURS = {
 def quality_png(
     seeds: Sequence[Mapping[str, Any]], others: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
 ) -> None:
-    """A line for each seed of each way to ask; `others`, students without help, are marks at 0."""
+    """The mean over seeds of each way to ask, and what lies between the least and the most of them; `others`, students
+    without help, are marks at 0."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2), ("chrf", "bleu"), strict=True):
-        for index, seed in enumerate(seeds):
-            for arm, points in seed["curves"].items():
-                ordered = sorted(points, key=lambda point: point["share"])
-                axes.plot(
-                    [100 * point["share"] for point in ordered], [point[key] for point in ordered],
-                    marker="o", markersize=3, linewidth=1, color=COLOURS.get(arm, "C5"),
-                    linestyle=":" if arm == "disagreement" else "-", label=arm if index == 0 else None,
-                )  # fmt: skip
+        for arm in seeds[0]["curves"]:
+            found = [seed["curves"][arm] for seed in seeds]
+            if arm == "disagreement":
+                _mean(axes, found, key, color="0.3", linestyle=":", label="disagreement (needs the teacher everywhere)")
+            elif arm != "wheels, paced":
+                # Paced wheels lie on those in words.
+                label = "wheels, told in words" if arm == "wheels" else arm
+                _mean(
+                    axes, found, key, color=COLOURS.get(arm, "C5"), label=label, linewidth=2 if arm == "wheels" else 1
+                )
         for arm, runs in others.items():
-            for index, run in enumerate(run for run in runs if THRESHOLD in run["curves"]):
-                ordered = sorted(run["curves"][THRESHOLD], key=lambda point: point["share"])
-                axes.plot(
-                    [100 * point["share"] for point in ordered], [point[key] for point in ordered], linewidth=1,
-                    color="C1", linestyle="--", label=f"{arm}, helped by {THRESHOLD}" if index == 0 else None,
-                )  # fmt: skip
+            if helped := [run["curves"][THRESHOLD] for run in runs if THRESHOLD in run["curves"]]:
+                _mean(axes, helped, key, color="C1", linestyle="--", label=f"{arm}, helped by {THRESHOLD}")
         # An ablation's own student without help says nothing here.
         alone = {arm: runs for arm, runs in others.items() if "wheels" not in runs[0]["curves"]}
         for (arm, runs), marker in zip(alone.items(), "xsd^v*P", strict=False):
@@ -44,10 +45,19 @@ def quality_png(
             )  # fmt: skip
         for seed in seeds:
             axes.axhline(seed["teacher"][key], color="0.6", linewidth=0.8, linestyle="--")
-        axes.set(xlabel="tokens from the teacher, %", ylabel={"chrf": "chrF", "bleu": "BLEU"}[key], xlim=(-1, 62))
+        axes.set(xlabel="tokens from the teacher, %", ylabel={"chrf": "chrF", "bleu": "BLEU"}[key], xlim=(-1, 52))
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+
+
+def _mean(axes: Any, curves: Sequence[Sequence[Mapping[str, Any]]], key: str, **drawn: Any) -> None:
+    """On straight lines between the points of each seed, as far as all were measured; the all-teacher point is none."""
+    ordered = [sorted((p for p in points if p["share"] < 0.99), key=lambda p: float(p["share"])) for points in curves]
+    grid = np.linspace(0, min(points[-1]["share"] for points in ordered), 61)
+    lines = np.array([np.interp(grid, [p["share"] for p in some], [p[key] for p in some]) for some in ordered])
+    axes.plot(100 * grid, lines.mean(0), **drawn)
+    axes.fill_between(100 * grid, lines.min(0), lines.max(0), color=drawn["color"], alpha=0.1, linewidth=0)
 
 
 def shares_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
