@@ -45,9 +45,13 @@ def run(data: Path, work: Path, sizes: Sizes, seeds: int, say: Callable[[str], N
             say(f"{name}, seed {seed}")
             out = work / "beside-trl" / f"{train.__name__.strip('_')}-{seed}"
             config = configuration({}, pair, out, sizes, seed)
-            # Neither side validates on the way, so that seconds are those of learning.
+            # Neither side validates on the way, so that seconds are those of learning; and both learn by AdamW, since
+            # Trainer takes one optimizer.
             config = config.model_copy(
-                update={"data": config.data.model_copy(update={"validation": (), "validation_rows": 0})}
+                update={
+                    "data": config.data.model_copy(update={"validation": (), "validation_rows": 0}),
+                    "training": config.training.model_copy(update={"optimizer": "adamw"}),
+                }
             )
             told = train(config, pair)
             tokenizer = load_tokenizer(str(pair["student"]), "student")

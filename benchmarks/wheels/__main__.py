@@ -23,8 +23,11 @@ from training.distill.report import versions, write_json
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED
 
 SIDE = (*BASELINES, "sequence-level distillation", "cross-entropy", CONSISTENCY)
-# Those that the gap is compared with, and the other reward, have all seeds; the other side arms have one.
-ALL_SEEDS = ("word-level distillation", "cross-entropy", LIKENESS)
+# Those that the gap is compared with, the other reward, and what is left out with little effect have all seeds; the
+# other side arms have one.
+ALL_SEEDS = (
+    "word-level distillation", "cross-entropy", LIKENESS, "no value function", "off-policy only", "one multiplier",
+)  # fmt: skip
 
 
 def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:

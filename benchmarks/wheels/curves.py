@@ -131,6 +131,14 @@ def closed(seed: Mapping[str, Any], arm: str, share: float, key: str = "chrf") -
     return None if value is None or gap == 0 else (value - seed["student"][key]) / gap
 
 
+def _above(one: Sequence[Sequence[float | None]], other: Sequence[Sequence[float | None]]) -> list[str]:
+    """Cells of what `one` has more than `other`, (shares, seeds) both, by seed: both began with the same student."""
+    return [
+        cell([None if a is None or b is None else a - b for a, b in zip(*both, strict=False)], 2)
+        for both in zip(one, other, strict=True)
+    ]
+
+
 def summary(
     seeds: Sequence[Mapping[str, Any]], others: Mapping[str, Sequence[Mapping[str, Any]]], shares: Sequence[float]
 ) -> str:
@@ -176,23 +184,24 @@ def summary(
     for name in ways:
         if name in ("wheels", "wheels, paced", "disagreement"):
             continue
-        # By seed: both began with the same student.
-        above = [
-            cell([None if a is None or b is None else a - b for a, b in zip(*both, strict=False)], 2)
-            for both in zip(at["wheels"], at[name], strict=True)
-        ]
+        above = _above(at["wheels"], at[name])
         lines.append(f"| wheels, above {name}, by seed | {' | '.join(above)} |")
-    ablated = {arm: runs[0] for arm, runs in others.items() if "wheels" in runs[0]["curves"]}
+    ablated = {arm: runs for arm, runs in others.items() if "wheels" in runs[0]["curves"]}
     if ablated:
         lines += ["", f"| left out: chrF at | {head} | share error, points |", "|---|" + "---|" * (len(shares) + 1)]
-        common = {row["phrasing"] for run in ablated.values() for row in run["asked"]}
-        for arm, found in {"nothing": seeds[0], **ablated}.items():
-            values = [at_share(found["curves"]["wheels"], share, "chrf") for share in shares]
-            # The whole was asked in more phrasings than what is left of it.
-            rows = [row for row in found["asked"] if row["phrasing"] in common]
-            error = 100 * fmean(abs(row["realised"] - row["requested"]) for row in rows)
-            cells = ["-" if value is None else f"{value:.2f}" for value in values]
-            lines.append(f"| {arm} | {' | '.join(cells)} | {error:.1f} |")
+        # The whole was asked in more phrasings than what is left of it.
+        common = {row["phrasing"] for runs in ablated.values() for row in runs[0]["asked"]}
+        for arm, runs in {"nothing": seeds, **ablated}.items():
+            columns = [[at_share(run["curves"]["wheels"], share, "chrf") for run in runs] for share in shares]
+            errors = [
+                100
+                * fmean(abs(row["realised"] - row["requested"]) for row in run["asked"] if row["phrasing"] in common)
+                for run in runs
+            ]
+            lines.append(f"| {arm} | {' | '.join(cell(some, 2) for some in columns)} | {cell(errors, 1)} |")
+            if arm != "nothing":
+                above = _above(at["wheels"], columns)
+                lines.append(f"| whole above that, by seed | {' | '.join(above)} | |")
     lines += ["", "| share: mean error, points | words alone | with the level's offset |", "|---|---|---|"]
     for held in (False, True):
         rows = [row for seed in seeds for row in seed["asked"] if row["held_out"] == held]
