@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.wheels import figures
 from benchmarks.wheels.arms import ABLATIONS, BASELINES, CONSISTENCY, LIKENESS, SHARES, WHEELS, made, pair_of, slug
-from benchmarks.wheels.curves import THRESHOLD, asked, curves, summary
+from benchmarks.wheels.curves import THRESHOLD, asked, curves, summary, unsettled
 from benchmarks.wheels.measuring import at_share, bench_of, speculative, teacher_texts
 from benchmarks.wheels.options import chosen, parser_of
 from benchmarks.wheels.sizes import WheelsSizes
@@ -46,6 +46,7 @@ def headline(data: Path, pairs: Path, work: Path, size: WheelsSizes, seed: int) 
         "asked": asked(bench, told, SHARES, size.asked),
         "training_seconds": report["stages"]["wheels"]["seconds"],
         "multipliers": report["rounds"][-1],
+        "unsettled": unsettled(report, SHARES),
     }
     teachers = teacher_texts(bench)
     result["speculative"] = [speculative(teachers, drafted) for drafted in (1, 2, 4, 8)]
@@ -68,7 +69,7 @@ def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed:
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     pair = pair_of(data, pairs, work, size, seed)
-    student, _ = made(arm, pair, work, size, seed)
+    student, report = made(arm, pair, work, size, seed)
     bench = bench_of(student, pair, size)
     result: dict[str, Any] = {"arm": arm, "seed": seed}
     points = work / "points" / f"{slug(arm)}-{seed}"
@@ -76,6 +77,7 @@ def side(arm: str, data: Path, pairs: Path, work: Path, size: WheelsSizes, seed:
         told = json.loads((student / "wheels.json").read_text())
         result |= curves(bench, told["offsets"], SHARES, points, only=("wheels",))
         result["asked"] = asked(bench, told, SHARES, size.asked, (TRAINED[0], HELD_OUT[0]))
+        result["unsettled"] = unsettled(report, SHARES)
     else:
         # The student that learned words alone, helped by the best threshold, is whom the wheels must beat in the end.
         rivals = (THRESHOLD,) if arm == "word-level distillation" else ()

@@ -96,8 +96,8 @@ def configuration(arm: str, pair: dict[str, Any], out: Path, size: WheelsSizes, 
             "levels": SHARES, "prompts": [str(pair["prompts"])], "max_new_tokens": 48,
             "rounds": size.rounds, "trajectories": size.trajectories, "consistency": 1.0, "normaliser": 0.3,
             "reward": "regret",
-            # Words are learned from the data's texts: on prompts spliced together the teacher leaves things out, and
-            # a student that learns words there writes too little everywhere.
+            # Words are learned from the data's texts: on prompts spliced together the teacher writes less, and a
+            # student that learns words there writes too little everywhere.
             "off_policy": 0.8, "teacher_text": 0.0, "own_words": 0.0,
             **PARTS.get(arm, {}), **ABLATIONS.get(arm, {}),
         }  # fmt: skip

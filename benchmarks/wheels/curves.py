@@ -124,6 +124,18 @@ def asked(
     return rows
 
 
+def unsettled(report: Mapping[str, Any], shares: Sequence[float], rounds: int = 3) -> float:
+    """Points by which the shares of the last rounds of training miss what was asked for, each level's mean over them:
+    what multipliers alone achieve, before the row is settled."""
+    last = [told["share"] for told in report["rounds"][-rounds:]]
+    found = []
+    for level, share in enumerate(shares):
+        seen = [one[level] for one in last if one[level] is not None]
+        if seen:
+            found.append(100 * abs(fmean(seen) - share))
+    return fmean(found)
+
+
 def closed(seed: Mapping[str, Any], arm: str, share: float, key: str = "chrf") -> float | None:
     """Part of the gap between student and teacher that is closed at `share`."""
     value = at_share(seed["curves"][arm], share, key)
@@ -188,7 +200,8 @@ def summary(
         lines.append(f"| wheels, above {name}, by seed | {' | '.join(above)} |")
     ablated = {arm: runs for arm, runs in others.items() if "wheels" in runs[0]["curves"]}
     if ablated:
-        lines += ["", f"| left out: chrF at | {head} | share error, points |", "|---|" + "---|" * (len(shares) + 1)]
+        errors_head = "share error, points | the same before the row is settled"
+        lines += ["", f"| left out: chrF at | {head} | {errors_head} |", "|---|" + "---|" * (len(shares) + 2)]
         # The whole was asked in more phrasings than what is left of it.
         common = {row["phrasing"] for runs in ablated.values() for row in runs[0]["asked"]}
         for arm, runs in {"nothing": seeds, **ablated}.items():
@@ -198,10 +211,11 @@ def summary(
                 * fmean(abs(row["realised"] - row["requested"]) for row in run["asked"] if row["phrasing"] in common)
                 for run in runs
             ]
-            lines.append(f"| {arm} | {' | '.join(cell(some, 2) for some in columns)} | {cell(errors, 1)} |")
+            before = cell([run["unsettled"] for run in runs], 1)
+            lines.append(f"| {arm} | {' | '.join(cell(some, 2) for some in columns)} | {cell(errors, 1)} | {before} |")
             if arm != "nothing":
                 above = _above(at["wheels"], columns)
-                lines.append(f"| whole above that, by seed | {' | '.join(above)} | |")
+                lines.append(f"| whole above that, by seed | {' | '.join(above)} | | |")
     lines += ["", "| share: mean error, points | words alone | with the level's offset |", "|---|---|---|"]
     for held in (False, True):
         rows = [row for seed in seeds for row in seed["asked"] if row["held_out"] == held]
