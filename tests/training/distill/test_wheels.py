@@ -23,9 +23,9 @@ from training.distill.config import DistillConfig, read_config
 from training.distill.errors import CannotDistill, Stopped
 from training.distill.wheels.collecting import Rounds
 from training.distill.wheels.lesson import WheelsLesson
-from training.distill.wheels.mixing import always, at_random, by_help, looked_at, mixed, never
+from training.distill.wheels.mixing import Mixed, always, at_random, by_help, looked_at, mixed, never
 from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction, read_restriction
-from training.distill.wheels.row import as_served, begin_row, decide_row, decided, read_states, settle_row
+from training.distill.wheels.row import as_served, begin_row, decide_row, decided, offset_of, read_states, settle_row
 from training.distill.wheels.run import distil_wheels, load
 from training.distill.wheels.trajectories import ASK, GO, INSIDE, load_trajectories
 
@@ -302,8 +302,17 @@ def test_at_the_beginning_help_is_asked_for_about_as_often_as_said(folder: Path)
     assert 0.1 < float((logit > largest).float().mean()) < 0.6
 
 
-def test_the_row_settles_where_levels_get_their_share(folder: Path) -> None:
-    config = wheels(folder, levels=[0.2, 0.5])
+def test_the_offset_looks_only_where_the_student_could_ask() -> None:
+    scores = torch.tensor([0.0, 1.0, 99.0, 99.0, 2.0, 3.0])
+    none = torch.zeros(6, 1)
+    text = Mixed([5] * 6, [GO, ASK, INSIDE, INSIDE, GO, GO], [5] * 6, True, none[:, 0], none.long(), none, scores)
+    # Half of the tokens by segments of three is one decision of four.
+    assert offset_of([text], 0.5, 3) == pytest.approx(-2.25)
+
+
+@pytest.mark.parametrize("segment", [1, 3])
+def test_the_row_settles_where_levels_get_their_share(folder: Path, segment: int) -> None:
+    config = wheels(folder, levels=[0.2, 0.5], segment=segment)
     loaded = load(config, torch.device("cpu"))
 
     def errors() -> list[float]:

@@ -356,13 +356,14 @@ class Rounds:
         if self._models.help_id is None or not served:
             return self.state
         if number == 0:
-            score = torch.cat([text.score for _, text in served])
-            state = prices_of(wheels.levels, score, torch.cat([self._lost(one, text) for one, text in served]))
+            score = torch.cat([text.score[text.decisions] for _, text in served])
+            lost = torch.cat([self._lost(one, text)[text.decisions] for one, text in served])
+            state = prices_of(wheels.levels, score, lost)
         else:
             levels = np.asarray(wheels.levels)
             error = np.zeros(len(levels))
             for index, share in enumerate(wheels.levels):
-                scores = [text.score for one, text in served if one.level == index]
+                scores = [text.score[text.decisions] for one, text in served if one.level == index]
                 if scores:
                     # A segment of k tokens is one decision.
                     part = share / (wheels.segment - share * (wheels.segment - 1))

@@ -60,6 +60,11 @@ class Mixed:
         return sum(action in (ASK, INSIDE) for action in self.acted)
 
     @property
+    def decisions(self) -> Tensor:
+        """(T,) where the student could ask: everywhere but inside what the teacher goes on with."""
+        return torch.tensor([action != INSIDE for action in self.acted], dtype=torch.bool, device=self.score.device)
+
+    @property
     def segments(self) -> int:
         return sum(action == ASK for action in self.acted)
 

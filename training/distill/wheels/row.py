@@ -137,8 +137,9 @@ def settle_row(models: Models, config: DistillConfig, examples: Sequence[Example
             prompts, texts = as_served(models, some, config, Restriction(level, phrasing))
             offset = offset_of(texts, level, wheels.segment)
             read, _ = read_states(models, prompts, [one.tokens for one in texts])
-            score = torch.cat([one.score for one in texts]).to(read.device)
-            reads.append(read)
+            decisions = torch.cat([one.decisions for one in texts])
+            score = torch.cat([one.score for one in texts])[decisions].to(read.device)
+            reads.append(read[decisions.to(read.device)])
             wants.append(torch.full_like(score, offset))
             weights.append(torch.exp(-(score + offset).abs()))
     _put(models, solved(torch.cat(reads), torch.cat(wants), torch.cat(weights)), add=True)
@@ -169,7 +170,7 @@ def offset_of(texts: Sequence[Mixed], share: float, segment: int) -> float:
     """What is to be added to `<help>`'s logit so that `share` of these texts' tokens would be asked for."""
     # A segment of k tokens is one decision.
     part = share / (segment - share * (segment - 1))
-    return -float(torch.quantile(torch.cat([one.score for one in texts]), 1 - part))
+    return -float(torch.quantile(torch.cat([one.score[one.decisions] for one in texts]), 1 - part))
 
 
 def _put(models: Models, row: Tensor, *, add: bool = False) -> None:
