@@ -150,13 +150,12 @@ async def collect(
     tick(len(done), "already there" if done else "")
     gate = asyncio.Semaphore(how.concurrency)
     failed = 0
-    first_error: str | None = None
     with partial.open("ab") as file:
         if not rows and file.tell() == 0:
             _append(file, {"settings": settings})
 
         async def one(question: Question) -> None:
-            nonlocal failed, first_error
+            nonlocal failed
             async with gate:
                 endpoints = (student, teacher, *others)
                 replies = await asyncio.gather(*(ask(session, each, question.messages, how) for each in endpoints))
@@ -170,7 +169,6 @@ async def collect(
             _append(file, row)
             if row["error"] is not None:
                 failed += 1
-                first_error = first_error or f"{question.id}: {row['error']}"
             tick(1, f"{failed} failed" if failed else "")
 
         connector = aiohttp.TCPConnector(limit=(2 + len(others)) * how.concurrency)
@@ -184,6 +182,8 @@ async def collect(
         except BaseExceptionGroup as several:
             raise _first(several) from None
     ordered = [rows[question.id] for question in questions]
+    # In the order of the prompts, whichever was answered first.
+    first_error = next((f"{row['id']}: {row['error']}" for row in ordered if row["error"] is not None), None)
     if any(question.cached != (None, None) for question in questions):
         ordered = [
             row | dict(zip(_CACHED, question.cached, strict=True))
