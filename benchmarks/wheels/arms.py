@@ -27,6 +27,7 @@ from training.distill.writing import written
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 START, READING, WHEELS, CONSISTENCY = "start", "reading", "wheels", "path consistency without help"
 LIKENESS = "likeness instead of regret"
+HOT = "a temperature of 1"
 PARTS: dict[str, dict[str, Any]] = {
     # What `wheels.sentence_steps` does in one run with the rest, made once for all that begin with it: words and the
     # level of the sentence, on the data's texts. Nothing is asked for yet, no row is settled.
@@ -40,6 +41,8 @@ BASELINES: dict[str, dict[str, Any]] = {
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no value function": {"value": False},
+    "critic knows no more": {"informed": False},
+    HOT: {"temperature": 1.0},
     "off-policy only": {"off_policy": 1.0},
     # Its words have no other text to be learned from.
     "on-policy only": {"off_policy": 0.0, "own_words": 1.0},

@@ -199,6 +199,17 @@ def summary(
         above = _above(at["wheels"], at[name])
         lines.append(f"| wheels, above {name}, by seed | {' | '.join(above)} |")
     ablated = {arm: runs for arm, runs in others.items() if "wheels" in runs[0]["curves"]}
+    learned = ways | {arm: (runs, "wheels") for arm, runs in ablated.items()}
+    regrets = {
+        name: [[at_share(run["curves"][curve], share, "regret") for run in runs] for share in (0.0, *shares)]
+        for name, (runs, curve) in learned.items()
+    }
+    lines += ["", f"| regret, nats per sentence, at | no help | {head} |", "|---|---|" + "---|" * len(shares)]
+    for name, columns in regrets.items():
+        lines.append(f"| {name} | {' | '.join(cell(some, 2) for some in columns)} |")
+    for name, columns in regrets.items():
+        if name != "wheels":
+            lines.append(f"| wheels, below {name}, by seed | {' | '.join(_above(columns, regrets['wheels']))} |")
     if ablated:
         errors_head = "share error, points | the same before the row is settled"
         lines += ["", f"| left out: chrF at | {head} | {errors_head} |", "|---|" + "---|" * (len(shares) + 2)]

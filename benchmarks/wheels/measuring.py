@@ -17,6 +17,7 @@ from training.distill.models import load_model, load_tokenizer
 from training.distill.wheels.mixing import Asker, Looks, Mixed, always, mixed, never
 from training.distill.wheels.prompts import Example, read_examples, restricted
 from training.distill.wheels.restrictions import Restriction
+from training.distill.wheels.trajectories import GO
 
 LIMIT, AT_ONCE, FAR = 48, 256, 0.25
 
@@ -91,16 +92,23 @@ def texts_of(
 
 
 def measured(bench: Bench, texts: Sequence[Mixed]) -> dict[str, Any]:
-    """`share` of tokens that the teacher wrote; `passes`: teacher passes per token, one for each it writes."""
+    """`share` of tokens that the teacher wrote; `passes`: teacher passes per token, one for each it writes; `regret`:
+    nats per sentence that the student's words lie below the teacher's likeliest, which is what asking can save."""
     tokens = sum(len(text.tokens) for text in texts)
     said = [bench.tokenizer.decode(text.tokens, skip_special_tokens=True).strip() for text in texts]
     return {
         **bleu_and_chrf(said, bench.references[: len(said)]),
         "share": sum(text.teacher_tokens for text in texts) / tokens,
         "passes": sum(text.teacher_tokens for text in texts) / tokens,
+        "regret": sum(regret(text) for text in texts) / len(texts),
         "tokens": tokens,
         "said": said,
     }
+
+
+def regret(text: Mixed) -> float:
+    mine = torch.tensor([action == GO for action in text.acted], dtype=torch.bool)
+    return float((text.top_log_p[:, 0] - text.log_p)[mine].sum())
 
 
 def quantiles(bench: Bench, shares: Sequence[float], signal: str) -> list[float]:

@@ -263,11 +263,15 @@ class WheelsConfig(Section):
     """No token earns less than minus this (regret, log-probability)."""
     decoding: Literal["greedy", "sampling"] = "greedy"
     """How the student will be served; greedy leaves the vocabulary to distillation and learns when to ask."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float | None = Field(default=None, gt=0)
+    """Absent: 0.3 with help and greedy decoding (likeness: 1), else 1. At 1 most of what the rest of a text is worth is
+    the entropy of decisions that are never drawn, which hides what asking early saves."""
     windows: tuple[Positive, ...] = (4, 16)
     """Lengths of sub-trajectories, beside single steps of both actions."""
     value: bool = True
     """Without it asking is judged by the next token alone."""
+    informed: bool = True
+    """Whether the critic of what follows a word reads what the teacher says of the word (regret)."""
     consistency: float = Field(default=0.5, ge=0)
     distillation: float = Field(default=1.0, ge=0)
     """Weight of the divergence from the teacher on every text."""
@@ -311,6 +315,12 @@ class WheelsConfig(Section):
     """Teacher's log-probabilities kept per token; the tail is one bucket."""
     max_new_tokens: Positive = 128
     lora: LoraConfig | None = None
+
+    @property
+    def heat(self) -> float:
+        """The temperature of path consistency."""
+        usual = 0.3 if self.help and self.decoding == "greedy" and not self.judged else 1.0
+        return usual if self.temperature is None else self.temperature
 
     @property
     def judged(self) -> bool:

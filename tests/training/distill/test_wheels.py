@@ -93,6 +93,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folder: Path, stop_at: int, b
         {"help": False, "decoding": "sampling"},
         {"segment": 2},
         {"value": False},
+        {"informed": False},
         {"reward": "likeness"},
         {"reward": "likeness", "likeness": 0.0},
         {"reward": "likeness", "value": False},
@@ -184,6 +185,26 @@ def test_words_are_learned_from_own_texts_only_where_that_is_wanted(folder: Path
         learned = lesson.loss(source.collated(others), 0)
         torch.testing.assert_close(learned["loss"], learned["divergence"])
         shutil.rmtree(folder / "out")
+
+
+def test_a_critic_that_is_told_what_the_teacher_says_knows_where_a_wrong_word_leads(folder: Path) -> None:
+    """The same state and the same word, once right and once wrong: the student cannot know which."""
+    torch.manual_seed(0)
+    words, best = torch.full((1, 2), 5), torch.tensor([[-0.1, -0.1]])
+    log_p, earned = torch.tensor([[-0.1, -4.0]]), torch.tensor([[0.0, -3.0]])
+    for informed, apart in ((True, 3.0), (False, 0.0)):
+        lesson, _ = batch_of(folder, informed=informed)
+        shutil.rmtree(folder / "out")
+        assert lesson.after is not None
+        optimizer = torch.optim.Adam(lesson.after.parameters(), lr=0.02)
+        width = lesson.student.config.hidden_size
+        last = torch.randn(1, 1, width).expand(1, 3, width)
+        for _ in range(200):
+            optimizer.zero_grad()
+            (lesson._after(last, words, log_p, best) - earned).square().sum().backward()
+            optimizer.step()
+        found = lesson._after(last, words, log_p, best).detach()
+        assert float(found[0, 0] - found[0, 1]) == pytest.approx(apart, abs=0.1)
 
 
 def test_padding_and_company_do_not_change_a_text_s_loss(folder: Path) -> None:

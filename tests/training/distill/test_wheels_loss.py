@@ -11,6 +11,7 @@ from training.distill.losses.path_consistency import (
     ask_or_go,
     half_squares,
     known_log_p,
+    returns_behind,
     rewards,
     step_errors,
     surer,
@@ -63,6 +64,22 @@ def test_windows_stop_at_unknown_gains_and_inside_segments_and_at_the_end_of_a_t
     _, twos = window_errors(values, gains, torch.tensor([3]), decisions, usable, 2)
     assert ones.tolist() == [[False, False, True, False]]
     assert twos.tolist() == [[True, False, True, False]]
+
+
+def test_what_was_earned_behind_a_word_is_the_next_window_s_return_and_behind_the_last_the_end_s() -> None:
+    # The second text is cut off after two words: what its rest is worth stands behind the second.
+    values = torch.tensor([[1.0, 2.0, 4.0, 0.0], [1.0, 2.0, 5.0, 0.0]])
+    gains, length = torch.tensor([[0.5, -1.0, 3.0], [0.5, -1.0, 0.0]]), torch.tensor([3, 2])
+    yes = torch.ones(2, 3, dtype=torch.bool)
+    unknown = torch.tensor([[True, True, False], [True, True, True]])
+    errors, counts = window_errors(values, gains, length, yes, yes, 2)
+    found, known = returns_behind(values, errors, counts, length)
+    assert found[0].tolist() == [-1.0 + 3.0, 3.0, 0.0]
+    assert found[1, :2].tolist() == [-1.0 + 5.0, 5.0]
+    assert known.tolist() == [[True, True, True], [True, True, False]]
+    # Where a gain is not known, nothing is known of any word before it within the window.
+    _, counts = window_errors(values, gains, length, yes, unknown, 2)
+    assert returns_behind(values, errors, counts, length)[1][0].tolist() == [False, False, True]
 
 
 def test_a_steep_price_weighs_less() -> None:

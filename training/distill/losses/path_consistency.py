@@ -94,6 +94,16 @@ def window_errors(
     return errors, counts
 
 
+def returns_behind(values: Tensor, errors: Tensor, counts: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (B, T + 1), errors and counts of `window_errors` -> what was earned from the state behind each word on,
+    (B, T), and where that is known (B, T). C is a window's return minus V, so the return is C + V; behind the last word
+    it is the value there."""
+    last = torch.arange(1, values.shape[1], device=values.device)[None, :] == length[:, None]
+    zero, no = errors.new_zeros(len(errors), 1), torch.zeros_like(counts[:, :1])
+    errors, counts = torch.cat([errors[:, 1:], zero], -1), torch.cat([counts[:, 1:], no], -1)
+    return values[:, 1:] + torch.where(last, zero, errors), counts | last
+
+
 def half_squares(errors: Tensor, counts: Tensor, price: Tensor) -> Tensor:
     """Sum of C^2 / 2 over those that count, each divided by 1 + price (Stooke et al. 2020, 2007.03964): a steep price
     must not drown what is learned under the gentle ones."""

@@ -367,7 +367,7 @@ class Rounds:
                 if scores:
                     # A segment of k tokens is one decision.
                     part = share / (wheels.segment - share * (wheels.segment - 1))
-                    error[index] = wheels.temperature * float(torch.quantile(torch.cat(scores), 1 - part))
+                    error[index] = wheels.heat * float(torch.quantile(torch.cat(scores), 1 - part))
             # A student that does not read levels yet must not drive prices away meanwhile.
             error = error.clip(-FARTHEST, FARTHEST)
             state = update(self.state, levels + error, Gains(wheels.proportional, wheels.integral, wheels.derivative))

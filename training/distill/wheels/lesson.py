@@ -15,6 +15,7 @@ from training.distill.losses.path_consistency import (
     ask_or_go,
     half_squares,
     known_log_p,
+    returns_behind,
     rewards,
     step_errors,
     surer,
@@ -61,9 +62,13 @@ class WheelsLesson(Lesson):
         # that does not change its words, and would find out late that the sentence is worth looking at. Two numbers, or
         # the levels would lie on a line in the state and no row could give each the price that it needs.
         self.allowed = nn.Linear(width, 2) if help_id is not None and config.wheels.reading else None
-        # The value after a word that may not have been written: the state before it, and the word.
+        # The value after a word that may not have been written: from the state before it and the word; and how many
+        # nats follow for each that the teacher finds the word worse than its own. The student does not know whether its
+        # word is right, so its state alone cannot tell what a wrong one leads to; a critic is there in training only,
+        # and may know more than who acts (2509.26000).
         bootstrapped = greedy and config.wheels.value and not config.wheels.judged
         self.after = Critic(2 * width) if valued and bootstrapped else None
+        self.again = Critic(2 * width) if valued and bootstrapped and config.wheels.informed else None
         # What the teacher's word brings the whole text: from the state, both words, and how far the text has come.
         self.gain = Critic(3 * width + 1) if valued and config.wheels.forked else None
 
@@ -162,11 +167,14 @@ class WheelsLesson(Lesson):
         found: Tensor = critic(last).masked_fill(over, 0.0)
         return found
 
-    def _after(self, last: Tensor, words: Tensor) -> Tensor:
-        """(B, T) value of the state after `words` (B, T), 0 where they end the text."""
-        embedded = self.student.get_input_embeddings()(words.clamp_min(0))
+    def _after(self, last: Tensor, words: Tensor, log_p: Tensor, best: Tensor) -> Tensor:
+        """(B, T) value of the state after `words` (B, T), 0 where they end the text. `log_p`, `best` (B, T): what the
+        teacher gives them, and its own likeliest word."""
         assert self.after is not None
-        found: Tensor = self.after(torch.cat([last[:, :-1].float(), embedded.float()], -1))
+        read = torch.cat([last[:, :-1], self.student.get_input_embeddings()(words.clamp_min(0))], -1)
+        found: Tensor = self.after(read)
+        if self.again is not None:
+            found = found + self.again(read) * rewards(log_p, best, "regret", self._wheels.worst)
         return found if self._eos is None else found.masked_fill(words == self._eos, 0.0)
 
     # --- path consistency --------------------------------------------------------------------------------------------
@@ -178,7 +186,7 @@ class WheelsLesson(Lesson):
 
     def _greedy(self, last: Tensor, seen: dict[str, Tensor], batch: WheelsBatch) -> dict[str, Tensor]:
         """Both actions at every state: the student's likeliest word, and asking; then windows along the text."""
-        wheels, heat, alive = self._wheels, self._wheels.temperature, batch.alive
+        wheels, heat, alive = self._wheels, self._wheels.heat, batch.alive
         # Distillation makes the words; path consistency moves `<help>` against them, not them against it.
         log_ask, log_go = ask_or_go(seen["help"], seen["largest"])
         best = batch.top_log_p[..., 0]
@@ -190,18 +198,6 @@ class WheelsLesson(Lesson):
         of_own = rewards(seen["own_log_p"], best, wheels.reward, wheels.worst)
         of_best = rewards(best, best, wheels.reward, wheels.worst)
         allowed = alive & batch.asks[:, None]
-        after_own = after_best = torch.zeros_like(of_own)
-        parts = {}
-        if wheels.value:
-            written = step_errors(self._after(last, batch.words), values[:, 1:].detach(), torch.zeros_like(of_own))
-            parts["after"] = half_squares(written, allowed, price)
-            with torch.no_grad():
-                after_own, after_best = self._after(last, seen["own"]), self._after(last, batch.best)
-        go = step_errors(values[:, :-1], after_own, of_own - heat * log_go)
-        parts["go"] = half_squares(go, allowed, price)
-        if wheels.segment == 1:
-            ask = step_errors(values[:, :-1], after_best, of_best - price - heat * log_ask)
-            parts["ask"] = half_squares(ask, allowed, price)
         acted = self._acted(seen, batch, log_ask > log_go)
         helped = (acted == ASK) | (acted == INSIDE)
         gains = torch.where(helped, of_best - price, of_own)
@@ -209,10 +205,25 @@ class WheelsLesson(Lesson):
         usable = allowed & (helped | (acted == GO))
         decisions = alive & (acted != INSIDE)
         windows = wheels.windows if wheels.segment == 1 else (wheels.segment, *wheels.windows)
-        for length in windows if wheels.value else ():
-            errors, counts = window_errors(values, gains, batch.length, decisions, usable, length)
-            # Its scale: a window's error is the sum of its steps'.
-            parts[f"window_{length}"] = half_squares(errors, counts, price) / length
+        after_own = after_best = torch.zeros_like(of_own)
+        parts = {}
+        if wheels.value:
+            written = self._after(last, batch.words, batch.log_p, best)
+            for length in windows:
+                errors, counts = window_errors(values, gains, batch.length, decisions, usable, length)
+                # Its scale: a window's error is the sum of its steps'.
+                parts[f"window_{length}"] = half_squares(errors, counts, price) / length
+                # Not V of the next state: that, too, is read off the student, who does not know if its word was right.
+                told, known = returns_behind(values.detach(), errors.detach(), counts, batch.length)
+                parts[f"after_{length}"] = half_squares(told - written, allowed & known, price) / length
+            with torch.no_grad():
+                after_own = self._after(last, seen["own"], seen["own_log_p"], best)
+                after_best = self._after(last, batch.best, best, best)
+        go = step_errors(values[:, :-1], after_own, of_own - heat * log_go)
+        parts["go"] = half_squares(go, allowed, price)
+        if wheels.segment == 1:
+            ask = step_errors(values[:, :-1], after_best, of_best - price - heat * log_ask)
+            parts["ask"] = half_squares(ask, allowed, price)
         return parts
 
     def _gain(self, last: Tensor, own: Tensor, batch: WheelsBatch) -> Tensor:
@@ -236,7 +247,7 @@ class WheelsLesson(Lesson):
         """Both actions to the end of the text. What going on earns is the zero that this is counted from, so V is what
         the better of the two earns above it. `gain` (B, T): of the teacher's word at each state, learned from forks:
         one fork alone says more about chance than about its state."""
-        heat = self._wheels.temperature
+        heat = self._wheels.heat
         price = batch.price[:, None].expand_as(values)
         mine = (batch.alive & (batch.on_policy & batch.asks)[:, None]).float()
         parts = {}
@@ -283,7 +294,7 @@ class WheelsLesson(Lesson):
 
     def _sampled(self, last: Tensor, seen: dict[str, Tensor], batch: WheelsBatch) -> dict[str, Tensor]:
         """Every word of any text is an action of the softmax over the vocabulary plus `<help>`."""
-        wheels, heat, alive = self._wheels, self._wheels.temperature, batch.alive
+        wheels, heat, alive = self._wheels, self._wheels.heat, batch.alive
         log_word, _ = word_or_ask(seen["word"], seen["normaliser"], None)
         log_ask = torch.zeros_like(log_word)
         if self._help is not None:

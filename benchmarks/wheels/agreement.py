@@ -1,0 +1,220 @@
+"""Where asking early pays: a made-up language in which the first word decides endings to the end of the sentence.
+
+`python -m benchmarks.wheels.agreement [--quick] [--seeds N]`; needs no data. A sentence names a person, and what that
+person does with others. The translation begins with a pronoun for the first person, every verb agrees with it, and each
+other person gets an article. Which of four classes a name belongs to has to be known by heart: the teacher does, the
+student is too small. So pronoun and articles are equally hard, but a wrong article is one wrong word, and a wrong
+pronoun is followed by wrong endings, since the student goes by what it has written, and the teacher by the name.
+
+It is known here what there is to be foreseen, so that a value function that can foresee anything has to show it: the
+pronoun is where to ask first. Beside the whole: without the value function; with a critic that knows no more than the
+student; with the texts of others alone; and the thresholds.
+"""
+
+import gzip
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.distill.material import translation_pair
+from benchmarks.distill.sizes import MEDIUM, Shape
+from benchmarks.distill.tables import cell
+from benchmarks.wheels.arms import HOT, SHARES, START, WHEELS, made
+from benchmarks.wheels.measuring import Bench, at_share, bench_of, quantiles, texts_of
+from benchmarks.wheels.options import parser_of
+from benchmarks.wheels.sizes import SIZES, WheelsSizes
+from training.distill.report import versions, write_json
+from training.distill.wheels.mixing import Mixed, always, at_random, by_entropy, by_help, by_largest_probability, never
+from training.distill.wheels.restrictions import TRAINED, Restriction
+from training.distill.wheels.trajectories import ASK, INSIDE
+
+CLAUSES, NOISE = 4, 0.25
+"""Persons beside the first; how often a pronoun in the data is another than it should be, as it is in life: so names
+and not pronouns are what a teacher goes by."""
+FIRST = [a + b for a in "bdfgklmn" for b in "aeiou"]
+FAMILY = [a + b + "rs" for a in "bdfgklmn" for b in "aeiou"]
+VERBS, WAYS = ([a + b for a in letters for b in ("ap", "ep", "op")] for letters in ("hjpr", "stvz"))
+PRONOUNS, ARTICLES, ENDINGS = ("er", "sie", "es", "man"), ("der", "die", "das", "den"), ("xa", "xe", "xo", "xu")
+ENDING_PLACES = tuple(2 + 4 * clause for clause in range(CLAUSES))
+PLACES = (0, *ENDING_PLACES, *(4 + 4 * clause for clause in range(CLAUSES)))
+"""Of endings, and of all that has to be known by heart, among the words of a translation."""
+ARMS = (WHEELS, "no value function", "critic knows no more", "off-policy only", HOT)
+
+SIZE = WheelsSizes(
+    "agreement",
+    replace(
+        MEDIUM, vocabulary=640, train_rows=24_000, teacher=Shape(128, 344, 3, 4), teacher_epochs=6, teacher_rate=2e-3,
+        student=Shape(32, 64, 1, 2), student_epochs=1, context=72, one_start=False,
+    ),
+    start=800, reading=400, steps=800, rounds=8, trajectories=1_024, tested=500, asked=200, timed=20, calibrated=500,
+    settled=256,
+)  # fmt: skip
+QUICK = replace(
+    SIZE, name="quick-agreement", start=20, reading=10, steps=20, rounds=2, trajectories=32, tested=20, calibrated=12,
+    settled=20, pair=replace(SIZES["quick"].pair, vocabulary=640, train_rows=400, context=72),
+)  # fmt: skip
+
+
+def _class_of(person: Sequence[str]) -> int:
+    return random.Random(" ".join(person)).randrange(4)
+
+
+def sentence(draw: random.Random, *, noise: float) -> tuple[str, str]:
+    people = [(draw.choice(FIRST), draw.choice(FAMILY)) for _ in range(CLAUSES + 1)]
+    clauses = [(draw.randrange(12), draw.randrange(12), one) for one in people[1:]]
+    said = [*people[0]]
+    subject = _class_of(people[0])
+    translated = [PRONOUNS[draw.randrange(4) if draw.random() < noise else subject]]
+    for verb, way, other in clauses:
+        said += [VERBS[verb], WAYS[way], *other]
+        translated += [VERBS[verb][::-1], ENDINGS[subject], WAYS[way][::-1], ARTICLES[_class_of(other)]]
+    return " ".join(said), " ".join(translated)
+
+
+def agreement(folder: Path, train: int) -> Path:
+    """Writes text/multi30k.*.gz under `folder`, as Multi30k lies there, and returns it; the same every time."""
+    for split, count in (("train", train), ("val", 1_014), ("test_2016_flickr", 1_000)):
+        draw = random.Random(split)
+        pairs = [sentence(draw, noise=0.0 if split.startswith("test") else NOISE) for _ in range(count)]
+        for index, language in enumerate(("de", "en")):
+            file = folder / "text" / f"multi30k.{split}.{language}.gz"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with gzip.open(file, "wt", encoding="utf-8") as out:
+                    out.write("\n".join(pair[index] for pair in pairs) + "\n")
+    return folder
+
+
+def pair_of(pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
+    folder = agreement(pairs / "agreement", size.pair.train_rows)
+    pair = translation_pair(folder, folder, size.pair, seed)
+    prompts = folder / "prompts.jsonl"
+    if not prompts.exists():
+        draw = random.Random("prompts")
+        count = size.rounds * size.trajectories
+        lines = [json.dumps({"prompt": f"{sentence(draw, noise=0.0)[0]} =>"}) + "\n" for _ in range(count)]
+        prompts.write_text("".join(lines), encoding="utf-8")
+    pair |= {"prompts": prompts, "cache": work / "teacher-cache"}
+    pair["student"], _ = made(START, pair, work, size, seed)
+    return pair
+
+
+def right(bench: Bench, texts: Sequence[Mixed]) -> dict[str, float]:
+    """Parts of what must be known by heart that are right, and of the pronouns and endings that the teacher wrote."""
+    known = asked = endings = 0
+    for text, reference in zip(texts, bench.references, strict=False):
+        words, wanted = bench.tokenizer.decode(text.tokens, skip_special_tokens=True).split(), reference.split()
+        known += sum(place < len(words) and words[place] == wanted[place] for place in PLACES)
+        helped = _helped_words(bench, text)
+        asked += 0 in helped
+        endings += sum(place in helped for place in ENDING_PLACES)
+    count = len(texts)
+    tokens = sum(len(text.tokens) for text in texts)
+    return {
+        "share": sum(text.teacher_tokens for text in texts) / tokens,
+        "right": known / (count * len(PLACES)),
+        "pronouns_asked": asked / count,
+        "endings_asked": endings / (count * len(ENDING_PLACES)),
+    }
+
+
+def _helped_words(bench: Bench, text: Mixed) -> set[int]:
+    """Numbers of the words that the teacher began."""
+    found, word = set(), -1
+    for token, acted in zip(text.tokens, text.acted, strict=True):
+        piece = bench.tokenizer.decode([token], skip_special_tokens=True)
+        if piece.startswith(" ") or word < 0:
+            word += 1
+            if acted in (ASK, INSIDE):
+                found.add(word)
+    return found
+
+
+def of_seed(pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
+    """Way to ask -> points, for one seed; kept in `work`."""
+    file = work / f"agreement-{seed}.json"
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+    pair = pair_of(pairs, work, size, seed)
+    ways: dict[str, list[dict[str, float]]] = {}
+    for arm in ARMS:
+        student, _ = made(arm, pair, work, size, seed)
+        bench = bench_of(student, pair, size)
+        ways[arm] = [
+            right(bench, texts_of(bench, bench.test, by_help(), restriction=Restriction(share, TRAINED[0])))
+            for share in SHARES
+        ]
+        ends = [right(bench, texts_of(bench, bench.test, ask)) for ask in (never, always)]
+        ways[arm] += ends
+        if arm != WHEELS:
+            continue
+        for name, asker, sign in (("largest probability", by_largest_probability, -1.0), ("entropy", by_entropy, 1.0)):
+            at = quantiles(bench, (*SHARES, 0.6), name)
+            ways[name] = [right(bench, texts_of(bench, bench.test, asker(sign * t))) for t in at] + ends
+        draws = [torch.Generator().manual_seed(0) for _ in range(3)]
+        ways["random"] = [
+            right(bench, texts_of(bench, bench.test, at_random(share, draw)))
+            for share, draw in zip((0.1, 0.3, 0.53), draws, strict=True)
+        ] + ends
+    write_json(file, {"seed": seed, "ways": ways})
+    return {"seed": seed, "ways": ways}
+
+
+def summary(seeds: Sequence[dict[str, Any]]) -> str:
+    head = " | ".join(f"{share:.0%}" for share in SHARES)
+    lines = [
+        f"| words known by heart that are right, % | no help | {head} | teacher |",
+        "|---" * (len(SHARES) + 3) + "|",
+    ]
+
+    def values(way: str, share: float, key: str = "right") -> list[float | None]:
+        found = [at_share(seed["ways"][way], share, key) for seed in seeds]
+        return [None if one is None else 100 * one for one in found]
+
+    ways = list(seeds[0]["ways"])
+    for way in ways:
+        cells = [cell(values(way, share), 1) for share in (0.0, *SHARES, 1.0)]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    for way in ways[1:]:
+        cells = []
+        for share in SHARES:
+            both = zip(values(ways[0], share), values(way, share), strict=True)
+            cells.append(cell([None if a is None or b is None else a - b for a, b in both], 1))
+        lines.append(f"| {ways[0]}, above {way}, by seed | | {' | '.join(cells)} | |")
+    lines += ["", f"| of all pronouns (endings) the teacher wrote, % | {head} |", "|---" * (len(SHARES) + 1) + "|"]
+    for way in ways:
+        cells = [
+            f"{cell(values(way, share, 'pronouns_asked'), 0)} ({cell(values(way, share, 'endings_asked'), 0)})"
+            for share in SHARES
+        ]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    size = QUICK if arguments.quick else SIZE
+    work, pairs = arguments.out / size.name, arguments.pairs / size.name
+    work.mkdir(parents=True, exist_ok=True)
+    seeds = []
+    for seed in range(1 if arguments.quick else arguments.seeds):
+        print(f"{time.strftime('%H:%M:%S')} seed {seed}", file=sys.stderr, flush=True)
+        seeds.append(of_seed(pairs, work, size, seed))
+        (work / "agreement.md").write_text(summary(seeds) + "\n")
+        write_json(work / "agreement.json", {"versions": versions(), "seeds": seeds})
+    print(summary(seeds))
+
+
+if __name__ == "__main__":
+    main()
