@@ -195,8 +195,7 @@ def test_a_critic_that_is_told_what_the_teacher_says_knows_where_a_wrong_word_le
     for informed, apart in ((True, 3.0), (False, 0.0)):
         lesson, _ = batch_of(folder, informed=informed)
         shutil.rmtree(folder / "out")
-        assert lesson.after is not None
-        optimizer = torch.optim.Adam(lesson.after.parameters(), lr=0.02)
+        optimizer = torch.optim.Adam(lesson.parameters(), lr=0.02)
         width = lesson.student.config.hidden_size
         last = torch.randn(1, 1, width).expand(1, 3, width)
         for _ in range(200):
