@@ -60,6 +60,25 @@ def _mean(axes: Any, curves: Sequence[Sequence[Mapping[str, Any]]], key: str, **
     axes.fill_between(100 * grid, lines.min(0), lines.max(0), color=drawn["color"], alpha=0.1, linewidth=0)
 
 
+def agreement_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Right words against share in the made-up language: wheels, what is left without a part of them, thresholds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    dashed = iter(("C1", "C4", "C5", "C9"))
+    for way in seeds[0]["ways"]:
+        points = [[{**p, "right": 100 * p["right"]} for p in seed["ways"][way]] for seed in seeds]
+        _mean(
+            axes, points, "right", color=COLOURS.get(way) or next(dashed), label=way,
+            linewidth=2.2 if way == "wheels" else 1.2, linestyle="-" if way in COLOURS else "--",
+        )  # fmt: skip
+    axes.set(xlabel="tokens from the teacher, %", ylabel="words known by heart that are right, %", xlim=(-0.5, 35))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+
+
 def shares_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
