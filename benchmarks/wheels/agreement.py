@@ -37,8 +37,8 @@ from training.distill.wheels.restrictions import TRAINED, Restriction
 from training.distill.wheels.trajectories import ASK, INSIDE
 
 CLAUSES, NOISE = 4, 0.25
-"""Persons beside the first; how often a pronoun in the data is another than it should be, as it is in life: so names
-and not pronouns are what a teacher goes by."""
+"""Persons beside the first; how often a pronoun in the data is any of the four: so names and not pronouns are what a
+teacher goes by."""
 FIRST = [a + b for a in "bdfgklmn" for b in "aeiou"]
 FAMILY = [a + b + "rs" for a in "bdfgklmn" for b in "aeiou"]
 VERBS, WAYS = ([a + b for a in letters for b in ("ap", "ep", "op")] for letters in ("hjpr", "stvz"))
