@@ -21,10 +21,11 @@ WARMUPS: Arms = {
     "kd, extra steps": {"extra": True},
     "sft, kd": {"warmup": {**WARMUP, "preference": 0.0, "imitation": 1.0}},
     "dpo, kd": {"warmup": {**WARMUP, "preference": 1.0, "imitation": 0.0}},
+    "mostly dpo, kd": {"warmup": {**WARMUP, "preference": 1.0, "imitation": 0.3}},
 }
 OWN_TEXT: dict[str, Any] = {"on_policy": 1.0, "max_new_tokens": 40}
 
-# The first three of each are run with every seed, the others with the first only.
+# The first three of each are run with every seed, and one that is asked for by name; the others with the first only.
 METHODS: dict[str, Arms] = {
     "ranking": {
         "kd": {},

@@ -56,7 +56,7 @@ def run(
     for number, (arm, changes) in enumerate(METHODS[method].items()):
         if only is not None and arm not in (only, "kd", NEEDED.get(only)):
             continue
-        count = seeds if number < 3 or method == "summary" else 1
+        count = seeds if number < 3 or method == "summary" or arm == only else 1
         for seed in range(count):
             say(f"{method}: {arm}, seed {seed}")
             found.setdefault(arm, []).append(one_arm(arm, changes, data, work, sizes, seed, start))
