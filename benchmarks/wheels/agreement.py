@@ -11,7 +11,6 @@ pronoun is where to ask first. Beside the whole: without the value function; wit
 student; with the texts of others alone; and the thresholds.
 """
 
-import gzip
 import json
 import random
 import sys
@@ -28,6 +27,7 @@ from benchmarks.distill.sizes import MEDIUM, Shape
 from benchmarks.distill.tables import cell
 from benchmarks.wheels.arms import HOT, SHARES, START, WHEELS, made
 from benchmarks.wheels.figures import agreement_png
+from benchmarks.wheels.made_up import write_pairs
 from benchmarks.wheels.measuring import Bench, at_share, bench_of, quantiles, texts_of
 from benchmarks.wheels.options import parser_of
 from benchmarks.wheels.sizes import SIZES, WheelsSizes
@@ -82,16 +82,11 @@ def sentence(draw: random.Random, *, noise: float) -> tuple[str, str]:
 
 
 def agreement(folder: Path, train: int) -> Path:
-    """Writes text/multi30k.*.gz under `folder`, as Multi30k lies there, and returns it; the same every time."""
+    """Writes the splits under `folder` and returns it; the same every time."""
     for split, count in (("train", train), ("val", 1_014), ("test_2016_flickr", 1_000)):
         draw = random.Random(split)
-        pairs = [sentence(draw, noise=0.0 if split.startswith("test") else NOISE) for _ in range(count)]
-        for index, language in enumerate(("de", "en")):
-            file = folder / "text" / f"multi30k.{split}.{language}.gz"
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with gzip.open(file, "wt", encoding="utf-8") as out:
-                    out.write("\n".join(pair[index] for pair in pairs) + "\n")
+        noise = 0.0 if split.startswith("test") else NOISE
+        write_pairs(folder, split, [sentence(draw, noise=noise) for _ in range(count)])
     return folder
 
 

@@ -3,6 +3,7 @@ with the adjective behind its noun and a verb that depends on the subject, so th
 
 import gzip
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 NOUNS = [
@@ -22,15 +23,19 @@ def _sentence(draw: random.Random) -> tuple[str, str]:
     return " und ".join(german) + ".", " and ".join(english) + "."
 
 
+def write_pairs(folder: Path, split: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """text/multi30k.{split}.de.gz and .en.gz under `folder`, as Multi30k lies there, unless they are there already."""
+    for index, language in enumerate(("de", "en")):
+        file = folder / "text" / f"multi30k.{split}.{language}.gz"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with gzip.open(file, "wt", encoding="utf-8") as out:
+                out.write("\n".join(pair[index] for pair in pairs) + "\n")
+
+
 def made_up(folder: Path) -> Path:
-    """Writes text/multi30k.*.gz under `folder` and returns it; the same every time."""
+    """Writes the splits under `folder` and returns it; the same every time."""
     for split, count in (("train", 4_000), ("val", 200), ("test_2016_flickr", 200)):
         draw = random.Random(split)
-        pairs = [_sentence(draw) for _ in range(count)]
-        for index, language in enumerate(("de", "en")):
-            file = folder / "text" / f"multi30k.{split}.{language}.gz"
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with gzip.open(file, "wt", encoding="utf-8") as out:
-                    out.write("\n".join(pair[index] for pair in pairs) + "\n")
+        write_pairs(folder, split, [_sentence(draw) for _ in range(count)])
     return folder
