@@ -118,7 +118,7 @@ bench-teachers: $(VENV)/.with-test ## choosing among several teachers against as
 bench-wheels: $(VENV)/.with-bench ## help in mid-sentence against thresholds, chance and speculative decoding (an hour or more; resumable)
 	$(BIN)/python -m benchmarks.wheels $(or $(quick),--medium) --data $(DATA)
 
-bench-agreement: $(VENV)/.with-bench ## the same in a made-up language where asking early pays; needs no data (half an hour)
+bench-agreement: $(VENV)/.with-bench ## the same in a made-up language where asking early pays; needs no data (45 minutes of a core)
 	$(BIN)/python -m benchmarks.wheels.agreement $(quick)
 
 bench-distill: $(VENV)/.with-bench ## a distillation against its controls: METHOD=ranking (features, warmup, through-time, summary)
