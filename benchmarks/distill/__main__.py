@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="sizes for one busy core: benchmarks/distill/sizes.py")
     parser.add_argument("--medium", action="store_true", help="sizes that the figures in docs/distill are of")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arm", help="only this arm, and kd; through-time: exact, sums or shakespeare")
+    parser.add_argument("--arm", help="only this arm and kd, with all seeds; through-time: exact, sums or shakespeare")
     parser.add_argument("--after-kd", action="store_true", help="warmup, ranking, features: begin with kd's student")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/distill"))

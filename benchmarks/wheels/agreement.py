@@ -8,7 +8,7 @@ pronoun is followed by wrong endings, since the student goes by what it has writ
 
 It is known here what there is to be foreseen, so that a value function that can foresee anything has to show it: the
 pronoun is where to ask first. Beside the whole: without the value function; with a critic that knows no more than the
-student; with the texts of others alone; and the thresholds.
+student; with the texts of others alone; at a temperature of 1; and the thresholds.
 """
 
 import json

@@ -21,6 +21,7 @@ from tests.training.distill.pairs import save_model, settings
 from training.distill.cli import distill
 from training.distill.config import DistillConfig, read_config
 from training.distill.errors import CannotDistill, Stopped
+from training.distill.models import states
 from training.distill.wheels.collecting import Rounds
 from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.mixing import Mixed, always, at_random, by_help, looked_at, mixed, never
@@ -204,6 +205,46 @@ def test_a_critic_that_is_told_what_the_teacher_says_knows_where_a_wrong_word_le
             optimizer.step()
         found = lesson._after(last, words, log_p, best).detach()
         assert float(found[0, 0] - found[0, 1]) == pytest.approx(apart, abs=0.1)
+
+
+def test_both_words_are_valued_with_what_the_teacher_says_of_each(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson, source = batch_of(folder)
+    batch, asked = source.batch(0, 0, 0, 1), []
+    of, best = lesson._after, batch.top_log_p[..., 0]
+
+    def after(last: Any, words: Any, log_p: Any, theirs: Any) -> Any:
+        assert torch.equal(theirs, best)
+        asked.append((words, log_p))
+        return of(last, words, log_p, theirs)
+
+    monkeypatch.setattr(lesson, "_after", after)
+    lesson.loss(batch, 0)
+    with torch.no_grad():
+        seen = lesson._looked(lesson._along(states(lesson.student, batch).last, batch), batch)
+    wanted = [(batch.words, batch.log_p), (seen["own"], seen["own_log_p"]), (batch.best, best)]
+    assert not torch.equal(seen["own_log_p"], best)
+    assert len(asked) == len(wanted)
+    assert all(
+        torch.equal(a, b) for one, other in zip(asked, wanted, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "heat"),
+    [
+        ({}, 0.3),
+        ({"reward": "likeness"}, 1.0),
+        ({"decoding": "sampling"}, 1.0),
+        ({"help": False, "decoding": "sampling"}, 1.0),
+        ({"temperature": 0.7}, 0.7),
+    ],
+)
+def test_only_decisions_that_are_not_drawn_are_cold(folder: Path, changes: dict[str, Any], heat: float) -> None:
+    found = wheels(folder, **changes).wheels
+    assert found is not None
+    assert found.heat == heat
 
 
 def test_padding_and_company_do_not_change_a_text_s_loss(folder: Path) -> None:
