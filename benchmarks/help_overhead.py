@@ -109,7 +109,12 @@ def per_token_ms(url: str, body: Mapping[str, Any]) -> float:
 
 
 def ask(url: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    with urllib.request.urlopen(_request(f"{url}/v1/chat/completions", body), timeout=300) as response:
+    return posted(f"{url}/v1/chat/completions", body)
+
+
+def posted(url: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The answer, and the id of its decision."""
+    with urllib.request.urlopen(_request(url, body), timeout=300) as response:
         return json.load(response), response.headers["x-tw-decision-id"]
 
 

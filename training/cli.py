@@ -4,13 +4,15 @@ function, prints. Heavy packages are imported inside, so that `--help` is quick 
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import click
+
+from training.bars import stages
 
 PATH = click.Path(path_type=Path)
 
@@ -149,7 +151,7 @@ def train_policy_command(
         if steps is not None:
             chosen["steps"] = steps
         config = PathConsistencyConfig(**chosen)
-        with _progress() as (stage, tick):
+        with stages() as told:
             report = train_policy(
                 outcomes,
                 out,
@@ -157,7 +159,7 @@ def train_policy_command(
                 signals=signals,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 resume=resume,
-                progress=Progress(stage, tick),
+                progress=Progress(told.stage, told.advance),
                 most_rows=most_rows,
                 encoder=encoder,
                 encoder_size=encoder_size,
@@ -223,8 +225,8 @@ def evaluate(
             click.echo(f"Warning: {len(rows)} of {sample.seen} rows are measured, chosen by a hash", err=True)
         for warning in other_models(read_manifest(policy_dir), rows):
             click.echo(f"Warning: {warning}", err=True)
-        with _progress() as (stage, tick):
-            stage("evaluating", 8 if baselines else 1)
+        with stages() as told:
+            told.stage("evaluating", 8 if baselines else 1)
             report, pictures = evaluation_run(
                 policy,
                 rows,
@@ -234,7 +236,7 @@ def evaluate(
                 plot=plot is not None,
                 calibration=calibration is not None,
                 regret=regret is not None,
-                tick=lambda note: tick(1, note),
+                tick=lambda note: told.advance(1, note),
             )
         for path, name in ((plot, "plot"), (calibration, "calibration"), (regret, "regret")):
             if path is not None:
@@ -341,10 +343,10 @@ def collect(
         )
         judge = Endpoint("judge", judge_url or teacher.url, judge_model or teacher.model, teacher.key)
         graded = named_grade(grade, judge, how)
-        with _progress() as (stage, tick):
-            stage("asking", len(questions))
+        with stages() as told:
+            told.stage("asking", len(questions))
             work = collect_rows(
-                questions, out, student, teacher, graded, how, grade_name=grade, others=others, tick=tick
+                questions, out, student, teacher, graded, how, grade_name=grade, others=others, tick=told.advance
             )
             counts = asyncio.run(work)
     if as_json:
@@ -355,30 +357,3 @@ def collect(
         click.echo(
             f"{counts.failed} of them lack an answer (first: {counts.first_error}); run again to retry.", err=True
         )
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[str, int], None], Callable[[int, str], None]]]:
-    """A bar per stage on standard error; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks: list[Any] = []
-
-        def stage(name: str, total: int) -> None:
-            tasks.append(bar.add_task(name, total=total, note=""))
-
-        def tick(count: int, note: str) -> None:
-            if tasks:
-                bar.update(tasks[-1], advance=count, note=note)
-
-        yield stage, tick

@@ -1,12 +1,11 @@
 """The verb `tw what-if`. Thin: reads flags, calls one function, prints."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from training.bars import stages
 from training.cli import PATH, Unreadable
 
 
@@ -57,8 +56,9 @@ def what_if(
         log = read_decisions(log_dir)
         told = budget or same_share(record_traffic(log.rows))
         evidence = gather(log, policy=policy, share=share_told(told), seed=seed)
-        with _progress(len(log.rows) * passes_for(len(log.rows))) as tick:
-            report = what_if_report(evidence, told, log=log, text=text, tick=tick)
+        with stages() as told_so_far:
+            told_so_far.stage("replaying", len(log.rows) * passes_for(len(log.rows)))
+            report = what_if_report(evidence, told, log=log, text=text, tick=told_so_far.advance)
         if plot is not None:
             from training.plots import what_if_curve
 
@@ -76,15 +76,3 @@ def what_if(
         click.echo(json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False))
         return
     print_report(report)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("replaying", total=total)
-        yield lambda count: bar.advance(task, count)

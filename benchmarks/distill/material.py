@@ -212,8 +212,11 @@ def bf16() -> bool:
     return "avx512_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
 
 
-def translation_pair(data: Path, work: Path, sizes: Sizes, seed: int) -> dict[str, Any]:
-    """Teacher (one for all seeds), student of `seed` after plain training, files."""
+def translation_pair(
+    data: Path, work: Path, sizes: Sizes, seed: int, teachers: dict[str, Path] | None = None
+) -> dict[str, Any]:
+    """Teacher (one for all seeds), student of `seed` after plain training, files. `teachers`: what the teacher learns
+    from, where that is not what the student does."""
     files = multi30k(data, work, sizes)
     words = work / "tokenizer"
     if not (words / "tokenizer.json").exists():
@@ -222,7 +225,7 @@ def translation_pair(data: Path, work: Path, sizes: Sizes, seed: int) -> dict[st
         (words / "config.json").write_text('{"model_type": "llama"}')
     tokenizer = load_tokenizer(str(words), "student")
     teacher, teacher_report = trained(
-        "teacher", sizes.teacher, files, tokenizer, work, epochs=sizes.teacher_epochs,
+        "teacher", sizes.teacher, teachers or files, tokenizer, work, epochs=sizes.teacher_epochs,
         rows=sizes.teacher_rows or sizes.rows, rate=sizes.teacher_rate, seed=0, smoothing=sizes.smoothing, dropout=0.1,
         validation_rows=sizes.validation_rows, context=sizes.context, muon=sizes.muon,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.distill.material import translation_pair
+from benchmarks.distill.material import multi30k, translation_pair
 from benchmarks.distill.sizes import MEDIUM, Shape
 from benchmarks.distill.tables import cell
 from benchmarks.wheels.arms import HOT, SHARES, START, WHEELS, made
@@ -36,9 +36,9 @@ from training.distill.wheels.mixing import Mixed, always, at_random, by_entropy,
 from training.distill.wheels.restrictions import TRAINED, Restriction
 from training.distill.wheels.trajectories import ASK, INSIDE
 
-CLAUSES, NOISE = 4, 0.25
-"""Persons beside the first; how often a pronoun in the data is any of the four: so names and not pronouns are what a
-teacher goes by."""
+CLAUSES, NOISE = 4, 0.08
+"""Persons beside the first; how often a pronoun in the teacher's data is any of the four: so names and not pronouns are
+what a teacher goes by. In the student's data pronouns are right."""
 FIRST = [a + b for a in "bdfgklmn" for b in "aeiou"]
 FAMILY = [a + b + "rs" for a in "bdfgklmn" for b in "aeiou"]
 VERBS, WAYS = ([a + b for a in letters for b in ("ap", "ep", "op")] for letters in ("hjpr", "stvz"))
@@ -81,18 +81,18 @@ def sentence(draw: random.Random, *, noise: float) -> tuple[str, str]:
     return " ".join(said), " ".join(translated)
 
 
-def agreement(folder: Path, train: int) -> Path:
+def agreement(folder: Path, train: int, noise: float = 0.0) -> Path:
     """Writes the splits under `folder` and returns it; the same every time."""
     for split, count in (("train", train), ("val", 1_014), ("test_2016_flickr", 1_000)):
         draw = random.Random(split)
-        noise = 0.0 if split.startswith("test") else NOISE
         write_pairs(folder, split, [sentence(draw, noise=noise) for _ in range(count)])
     return folder
 
 
 def pair_of(pairs: Path, work: Path, size: WheelsSizes, seed: int) -> dict[str, Any]:
     folder = agreement(pairs / "agreement", size.pair.train_rows)
-    pair = translation_pair(folder, folder, size.pair, seed)
+    noisy = agreement(folder / "noisy", size.pair.train_rows, NOISE)
+    pair = translation_pair(folder, folder, size.pair, seed, teachers=multi30k(noisy, noisy, size.pair))
     prompts = folder / "prompts.jsonl"
     if not prompts.exists():
         draw = random.Random("prompts")

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from training.bars import stages
 from training.distill.config import DistillConfig, read_config
 from training.distill.errors import CannotDistill, DistillationFailed
 
@@ -158,24 +159,24 @@ def _with_devices(method: str, config: DistillConfig) -> dict[str, Any] | None:
     accelerator = Accelerator()
     if accelerator.device.type == "cpu" and config.training.bf16 and accelerator.is_main_process:
         _warn_of_emulation()
-    with _interrupts() as asked, _bars(accelerator.is_main_process) as (stage, tick):
-        around = Surroundings(time.monotonic, tick, lambda: bool(asked), accelerator)
+    with _interrupts() as asked, stages(shown=bool(accelerator.is_main_process)) as told:
+        around = Surroundings(time.monotonic, told.at, lambda: bool(asked), accelerator)
         if method == "through-time":
             from training.distill.through_time import distil_through_time
 
-            report = distil_through_time(config, around, stage)
+            report = distil_through_time(config, around, told.stage)
         elif method == "advise":
             from training.distill.advise import advise
 
-            report = advise(config, around, stage)
+            report = advise(config, around, told.stage)
         elif method == "wheels":
             from training.distill.wheels.run import distil_wheels
 
-            report = distil_wheels(config, around, stage)
+            report = distil_wheels(config, around, told.stage)
         else:
             from training.distill.run import distil
 
-            report = distil(config, method, around, stage)
+            report = distil(config, method, around, told.stage)
     main = bool(accelerator.is_main_process)
     accelerator.end_training()
     return report if main else None
@@ -210,33 +211,6 @@ def _interrupts() -> Iterator[list[bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _bars(main: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, int, str], None]]]:
-    """A bar per stage on standard error; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description:<14}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, disable=not (main and console.is_terminal)) as bar:
-        tasks: list[Any] = []
-
-        def stage(name: str) -> None:
-            tasks.append(bar.add_task(name, total=None, note=""))
-
-        def tick(done: int, total: int, note: str) -> None:
-            if tasks:
-                bar.update(tasks[-1], completed=done, total=total, note=note)
-
-        yield stage, tick
 
 
 def _lines(told: dict[str, Any], indent: str = "") -> str:
