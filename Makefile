@@ -118,7 +118,7 @@ bench-teachers: $(VENV)/.with-test ## choosing among several teachers against as
 bench-wheels: $(VENV)/.with-bench ## help in mid-sentence against thresholds, chance and speculative decoding (an hour or more; resumable)
 	$(BIN)/python -m benchmarks.wheels $(or $(quick),--medium) --data $(DATA)
 
-bench-agreement: $(VENV)/.with-bench ## the same in a made-up language where asking early pays; needs no data (45 minutes of a core)
+bench-agreement: $(VENV)/.with-bench ## the same in a made-up language where asking early pays; needs no data (half an hour of a core)
 	$(BIN)/python -m benchmarks.wheels.agreement $(quick)
 
 bench-served: $(VENV)/.with-bench ## the same pair behind the gateway: quality, the promised share, milliseconds (13 minutes more; needs DATA=)

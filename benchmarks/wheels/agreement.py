@@ -26,7 +26,7 @@ from benchmarks.distill.material import multi30k, translation_pair
 from benchmarks.distill.sizes import MEDIUM, Shape
 from benchmarks.distill.tables import cell
 from benchmarks.wheels.arms import HOT, SHARES, START, WHEELS, made
-from benchmarks.wheels.figures import agreement_png
+from benchmarks.wheels.figures import right_png
 from benchmarks.wheels.made_up import write_pairs
 from benchmarks.wheels.measuring import Bench, at_share, bench_of, quantiles, texts_of
 from benchmarks.wheels.options import parser_of
@@ -211,7 +211,7 @@ def main() -> None:
         # Quick: one of each kind shows that they run.
         seeds.append(of_seed(pairs, work, size, seed, ARMS[:2] if arguments.quick else ARMS))
         (work / "agreement.md").write_text(summary(seeds) + "\n")
-        agreement_png(seeds, work / "agreement.png")
+        right_png(seeds, work / "agreement.png", "words known by heart that are right, %", 35)
         write_json(work / "agreement.json", {"versions": versions(), "seeds": seeds})
     print(summary(seeds))
 

@@ -60,8 +60,9 @@ def _mean(axes: Any, curves: Sequence[Sequence[Mapping[str, Any]]], key: str, **
     axes.fill_between(100 * grid, lines.min(0), lines.max(0), color=drawn["color"], alpha=0.1, linewidth=0)
 
 
-def agreement_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Right words against share in the made-up language: wheels, what is left without a part of them, thresholds."""
+def right_png(seeds: Sequence[Mapping[str, Any]], path: Path, what: str, most: float) -> None:
+    """Parts that are right (`what`) against share, up to `most` per cent: wheels, what is left without a part of them,
+    thresholds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.4), layout="constrained")
@@ -73,7 +74,7 @@ def agreement_png(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes, points, "right", color=COLOURS.get(way) or next(dashed), label=way,
             linewidth=2.2 if way == "wheels" else 1.2, linestyle="-" if way in COLOURS else "--",
         )  # fmt: skip
-    axes.set(xlabel="tokens from the teacher, %", ylabel="words known by heart that are right, %", xlim=(-0.5, 35))
+    axes.set(xlabel="tokens from the teacher, %", ylabel=what, xlim=(-0.5, most))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

@@ -84,7 +84,8 @@ def texts_of(
             [one.prompt for one in some], ask,
             # The teacher knows no longer texts than it was trained on.
             limits=[max(1, min(LIMIT, bench.context - len(one.prompt))) for one in some],
-            eos=1, pad_id=0, vocabulary=bench.vocabulary, help_id=bench.help_id, segment=segment,
+            eos=bench.tokenizer.eos_token_id, pad_id=bench.tokenizer.pad_token_id, vocabulary=bench.vocabulary,
+            help_id=bench.help_id, segment=segment,
         )  # fmt: skip
         for place, text in zip(places, texts, strict=True):
             found[place] = text

@@ -97,6 +97,47 @@ def advise_command(config_path: Path, usd_per_hour: float | None, threads: int |
     _run("advise", config_path, False, threads, as_json, usd_per_hour)
 
 
+@distill.command("fresh")
+@click.option("--like", required=True, metavar="MODEL", help="Directory or hub name whose tokenizer it takes.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new directory.")
+@click.option("--hidden", type=click.IntRange(min=2), default=64, show_default=True, help="Width.")
+@click.option("--layers", type=click.IntRange(min=1), default=2, show_default=True, help="How many.")
+@click.option("--heads", type=click.IntRange(min=1), default=2, show_default=True, help="Of attention.")
+@click.option("--inner", type=click.IntRange(min=1), help="Width inside a layer [8/3 of --hidden].")
+@click.option("--context", type=click.IntRange(min=8), default=1024, show_default=True, help="Tokens at most.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random weights.")
+def fresh_command(
+    like: str, out: Path, hidden: int, layers: int, heads: int, inner: int | None, context: int, seed: int
+) -> None:
+    """Write a student that has learned nothing yet.
+
+    A small Llama with random weights and the tokenizer of another model, for `tw distill kd` to begin with.
+    """
+    with _told_plainly():
+        from training.extras import require
+
+        require("train", "torch", "transformers", "accelerate", "safetensors")
+        from training.distill.fresh import fresh
+
+        size = fresh(like, out, hidden=hidden, layers=layers, heads=heads, inner=inner, context=context, seed=seed)
+        click.echo(f"A student of {size:,} parameters that has learned nothing yet is in {out}.")
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """One line and the promised exit code for what a user can put right, and for what nobody could foresee."""
+    from training.extras import ExtraMissing
+
+    try:
+        yield
+    except CannotDistill as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except (DistillationFailed, ExtraMissing) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
 def _run(
     method: str,
     config_path: Path,
@@ -105,9 +146,9 @@ def _run(
     as_json: bool,
     usd_per_hour: float | None = None,
 ) -> None:
-    from training.extras import ExtraMissing, require
+    from training.extras import require
 
-    try:
+    with _told_plainly():
         config = read_config(config_path, method)
         require("train", "torch", "transformers", "accelerate", "safetensors", "matplotlib")
         import torch
@@ -120,20 +161,13 @@ def _run(
             told = describe(config, method)
             click.echo(json.dumps(told, indent=2) if as_json else _lines(told))
             return
-        report = _with_devices(method, config)
-    except CannotDistill as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    except (DistillationFailed, ExtraMissing) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
-    except torch.OutOfMemoryError as error:
-        click.echo(
-            f"Error: out of memory ({' '.join(str(error).split())[:200]}); lower training.rows and raise "
-            "training.accumulate, set training.gradient_checkpointing = true, or lower training.tokens_at_once",
-            err=True,
-        )
-        sys.exit(1)
+        try:
+            report = _with_devices(method, config)
+        except torch.OutOfMemoryError as error:
+            raise DistillationFailed(
+                f"out of memory ({' '.join(str(error).split())[:200]}); lower training.rows and raise "
+                "training.accumulate, set training.gradient_checkpointing = true, or lower training.tokens_at_once"
+            ) from None
     if report is None:
         return
     if usd_per_hour is not None:

@@ -96,11 +96,13 @@ def main(
     help="Which split; the pair was trained on train only.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Other seeds give other questions.")
+@click.option("--lessons", is_flag=True, help="With the teacher's way to answer, as messages, for `tw distill`.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file; standard output where absent.")
-def questions(count: int, split: str, seed: int, out: Path | None) -> None:
-    """Write questions as JSON lines: id, prompt, reference, group, split."""
+def questions(count: int, split: str, seed: int, lessons: bool, out: Path | None) -> None:
+    """Write questions as JSON lines: id, prompt, reference, group, split; for `tw collect`."""
     chosen = next((name for name in SPLITS if name == split), None)
-    lines = [json.dumps(question.row()) for question in distinct(seed, count, chosen)]
+    found = distinct(seed, count, chosen)
+    lines = [json.dumps(question.lesson() if lessons else question.row()) for question in found]
     text = "\n".join(lines) + "\n"
     if out is None:
         click.echo(text, nl=False)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from random import Random
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from training.pair.phrases import NAMES, PACKS, TEMPLATES, THINGS
 
@@ -36,6 +36,11 @@ class Question:
         fields = asdict(self)
         del fields["worked"]
         return {"id": self.id, **fields}
+
+    def lesson(self) -> dict[str, Any]:
+        """What `tw distill` reads: messages, the worked answer as the last; reference, group, split."""
+        said = [{"role": "user", "content": self.prompt}, {"role": "assistant", "content": self.worked}]
+        return {"messages": said, "reference": self.reference, "group": self.group, "split": self.split}
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,20 @@ def test_questions_are_written_as_lines_that_collecting_reads(tmp_path: Path) ->
     assert all(numeric(row["reference"], row["reference"]) for row in rows)
 
 
+def test_lessons_are_messages_that_distilling_reads(tmp_path: Path) -> None:
+    path = tmp_path / "lessons.jsonl"
+    result = CliRunner().invoke(main, ["questions", "--lessons", "--n", "12", "--split", "train", "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, question in zip(rows, distinct(0, 12, "train"), strict=True):
+        asked, told = row["messages"]
+        assert (asked["role"], told["role"]) == ("user", "assistant")
+        assert asked["content"] == question.prompt
+        # The worked answer ends in the reference.
+        assert numeric(told["content"], row["reference"]) == 1.0
+        assert len(told["content"]) > len(row["reference"])
+
+
 def test_questions_of_all_splits_go_to_standard_output() -> None:
     result = CliRunner().invoke(main, ["questions", "--n", "50", "--split", "all"])
     assert len({json.loads(line)["split"] for line in result.stdout.splitlines()}) == 3
