@@ -111,7 +111,7 @@ def made(arm: str, files: dict[str, Path], work: Path, size: AskingSizes, seed: 
     if not (before / "report.json").exists():
         untaught = before / "fresh"
         if not untaught.exists():
-            fresh(str(TEACHER), untaught, hidden=64, layers=2, heads=2, inner=None, context=1024, seed=seed)
+            fresh(str(TEACHER), untaught, hidden=32, layers=2, heads=2, inner=None, context=1024, seed=seed)
         config = configuration("kd", files, untaught, before, size, seed)
         distil(config, "kd", surroundings(f"kd {seed}"), lambda _name: None)
     if not (out / "report.json").exists():
@@ -179,7 +179,7 @@ def of_seed(work: Path, size: AskingSizes, seed: int, arms: Sequence[str]) -> di
 def rivals(bench: Bench, ends: Sequence[dict[str, float]]) -> dict[str, list[dict[str, float]]]:
     found = {}
     for name, asker, sign in (("largest probability", by_largest_probability, -1.0), ("entropy", by_entropy, 1.0)):
-        at = quantiles(bench, (*SHARES, 0.15), name)
+        at = quantiles(bench, (*SHARES, 0.13), name)
         found[name] = [right(bench, texts_of(bench, bench.test, asker(sign * t))) for t in at] + list(ends)
     draws = [torch.Generator().manual_seed(0) for _ in range(3)]
     found["random"] = [
