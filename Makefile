@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv serve demo test check format docs test-vllm pair policy bench-gateway bench-replay \
-  bench-routing bench-adherence bench-off-policy bench-teachers bench-wheels bench-agreement bench-served bench-distill bench-help bench-scale bench-samples bench-encoder bench-ledger bench-language clean
+  bench-routing bench-adherence bench-off-policy bench-teachers bench-wheels bench-agreement bench-asking bench-served bench-distill bench-help bench-scale bench-samples bench-encoder bench-ledger bench-language clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ bench-wheels: $(VENV)/.with-bench ## help in mid-sentence against thresholds, ch
 
 bench-agreement: $(VENV)/.with-bench ## the same in a made-up language where asking early pays; needs no data (half an hour of a core)
 	$(BIN)/python -m benchmarks.wheels.agreement $(quick)
+
+bench-asking: $(VENV)/.with-bench ## what examples/asking buys; needs no data (half an hour of a core)
+	$(BIN)/python -m benchmarks.wheels.asking $(quick)
 
 bench-served: $(VENV)/.with-bench ## the same pair behind the gateway: quality, the promised share, milliseconds (13 minutes more; needs DATA=)
 	$(BIN)/python -m benchmarks.wheels.served $(or $(quick),--medium) --data $(DATA)

@@ -1,9 +1,9 @@
 """What examples/asking buys: `python -m benchmarks.wheels.asking [--quick] [--seeds N]`. Needs no data.
 
-The commands of docs/distill/first-wheels.md with other seeds: a student that has learned nothing is distilled from the
-shipped teacher, learns to ask it, and answers test questions under sentences. Right answers against the share of tokens
-that the teacher writes: wheels, thresholds and chance on the same student, wheels without a value function, and true
-disagreement, which needs the teacher everywhere. An answer is right or it is not, so chance blurs little here.
+The commands of docs/distill/first-wheels.md, with several seeds: a student that has learned nothing is distilled from
+the shipped teacher, learns to ask it, and answers test questions under sentences. Right answers against the share of
+tokens that the teacher writes: wheels, thresholds and chance on the same student, and true disagreement, which needs
+the teacher everywhere.
 """
 
 import json
@@ -20,7 +20,6 @@ import torch
 
 from benchmarks.distill.surroundings import surroundings
 from benchmarks.distill.tables import cell
-from benchmarks.wheels.arms import slug
 from benchmarks.wheels.figures import right_png
 from benchmarks.wheels.measuring import Bench, at_share, quantiles, texts_of
 from benchmarks.wheels.options import parser_of
@@ -48,7 +47,6 @@ from training.pair.questions import Split, distinct
 ROOT = Path(__file__).parents[2]
 EXAMPLE, TEACHER = ROOT / "examples" / "asking", ROOT / "server" / "shipped" / "teacher"
 WHEELS = "wheels"
-ARMS: dict[str, dict[str, Any]] = {WHEELS: {}, "no value function": {"value": False}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ def questions(folder: Path, size: AskingSizes) -> dict[str, Path]:
 
 
 def configuration(
-    name: str, files: dict[str, Path], student: Path, out: Path, size: AskingSizes, seed: int, **wheels: Any
+    name: str, files: dict[str, Path], student: Path, out: Path, size: AskingSizes, seed: int
 ) -> DistillConfig:
     """The example's, with these files."""
     raw = example(name)
@@ -100,14 +98,12 @@ def configuration(
         raw["data"]["validation_rows"] = 20
         if "wheels" in raw:
             raw["wheels"] |= {"sentence_steps": 10, "rounds": 2, "trajectories": 32}
-    if "wheels" in raw:
-        raw["wheels"] |= wheels
     return DistillConfig.model_validate(raw)
 
 
-def made(arm: str, files: dict[str, Path], work: Path, size: AskingSizes, seed: int) -> Path:
+def made(files: dict[str, Path], work: Path, size: AskingSizes, seed: int) -> Path:
     """The student that has learned to ask."""
-    before, out = work / "kd" / f"seed-{seed}", work / slug(arm) / f"seed-{seed}"
+    before, out = (work / name / f"seed-{seed}" for name in ("kd", WHEELS))
     if not (before / "report.json").exists():
         untaught = before / "fresh"
         if not untaught.exists():
@@ -115,8 +111,8 @@ def made(arm: str, files: dict[str, Path], work: Path, size: AskingSizes, seed: 
         config = configuration("kd", files, untaught, before, size, seed)
         distil(config, "kd", surroundings(f"kd {seed}"), lambda _name: None)
     if not (out / "report.json").exists():
-        config = configuration("wheels", files, before / "student", out, size, seed, **ARMS[arm])
-        distil_wheels(config, surroundings(f"{arm} {seed}"), lambda _name: None)
+        config = configuration("wheels", files, before / "student", out, size, seed)
+        distil_wheels(config, surroundings(f"{WHEELS} {seed}"), lambda _name: None)
     return out / "student"
 
 
@@ -145,33 +141,26 @@ def right(bench: Bench, texts: Sequence[Mixed]) -> dict[str, float]:
     }
 
 
-def of_seed(work: Path, size: AskingSizes, seed: int, arms: Sequence[str]) -> dict[str, Any]:
+def of_seed(work: Path, size: AskingSizes, seed: int) -> dict[str, Any]:
     """Way to ask -> points, for one seed, and shares of the wheels by phrasing; kept in `work`."""
     file = work / f"asking-{seed}.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     files = questions(work / "questions", size)
+    bench = bench_of(made(files, work, size, seed), files, size)
     told = example("wheels")["wheels"]
-    ways: dict[str, list[dict[str, float]]] = {}
+    points: list[dict[str, float]] = []
     asked: list[dict[str, Any]] = []
-    for arm in arms:
-        bench = bench_of(made(arm, files, work, size, seed), files, size)
-        ways[arm] = []
-        for share in SHARES:
-            every = (*told["phrasings"], *told["held_out"]) if arm == WHEELS else told["phrasings"][:1]
-            for phrasing in every:
-                point = right(bench, texts_of(bench, bench.test, by_help(), restriction=Restriction(share, phrasing)))
-                if phrasing == every[0]:
-                    ways[arm].append(point)
-                if arm == WHEELS:
-                    held = phrasing in told["held_out"]
-                    asked.append({"requested": share, "realised": point["share"], "held_out": held})
-        ends = [right(bench, texts_of(bench, bench.test, ask)) for ask in (never, always)]
-        ways[arm] += ends
-        if arm == WHEELS:
-            ways |= rivals(bench, ends)
-    found = {"seed": seed, "ways": ways, "asked": asked}
+    for share in SHARES:
+        for phrasing in (*told["phrasings"], *told["held_out"]):
+            point = right(bench, texts_of(bench, bench.test, by_help(), restriction=Restriction(share, phrasing)))
+            if phrasing == told["phrasings"][0]:
+                points.append(point)
+            held = phrasing in told["held_out"]
+            asked.append({"requested": share, "realised": point["share"], "held_out": held})
+    ends = [right(bench, texts_of(bench, bench.test, ask)) for ask in (never, always)]
+    found = {"seed": seed, "ways": {WHEELS: points + ends, **rivals(bench, ends)}, "asked": asked}
     write_json(file, found)
     return found
 
@@ -229,7 +218,7 @@ def main() -> None:
     seeds = []
     for seed in range(1 if arguments.quick else arguments.seeds):
         print(f"{time.strftime('%H:%M:%S')} seed {seed}", file=sys.stderr, flush=True)
-        seeds.append(of_seed(work, size, seed, list(ARMS)))
+        seeds.append(of_seed(work, size, seed))
         (work / "asking.md").write_text(summary(seeds) + "\n")
         right_png(seeds, work / "asking.png", "answers that are right, %", 12)
         write_json(work / "asking.json", {"versions": versions(), "seeds": seeds})

@@ -1,5 +1,8 @@
 """`tw distill fresh`: a student to begin with, and the example that begins with one."""
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +83,29 @@ def test_the_example_s_files_fit_each_other() -> None:
     sentence, prompt = served.help.restriction.split("\n")
     assert prompt == "{prompt}"
     assert sentence.replace("{percent}%", "{share}") in wheels.wheels.phrasings
+
+
+def test_what_the_page_says_to_type_works(tmp_path: Path) -> None:
+    """All of docs/distill/first-wheels.md on few questions; training itself is described and not done."""
+    root = EXAMPLE.parents[1]
+    for name in ("examples", "server"):
+        (tmp_path / name).symlink_to(root / name)
+    page = (root / "docs/distill/first-wheels.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith(("python -m training.pair", "tw "))]
+    assert [shlex.split(line)[1:3] for line in lines][-4:] == [
+        ["distill", "fresh"], ["distill", "kd"], ["distill", "wheels"], ["serve", "--config"],
+    ]  # fmt: skip
+    for line in lines:
+        command = shlex.split(line)
+        if command[0] == "tw":
+            command[0] = str(Path(sys.executable).with_name("tw"))
+            command += [] if "fresh" in command else ["--dry-run"]
+        else:
+            command[0] = sys.executable
+            command[command.index("--n") + 1] = "12"
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        if "kd" in command:
+            # What the run would have made.
+            (tmp_path / "runs/asking/kd").mkdir()
+            (tmp_path / "runs/asking/kd/student").symlink_to(tmp_path / "runs/asking/fresh")
