@@ -28,11 +28,12 @@ from benchmarks.distill.tables import cell
 from benchmarks.wheels.arms import HOT, SHARES, START, WHEELS, made
 from benchmarks.wheels.figures import right_png
 from benchmarks.wheels.made_up import write_pairs
-from benchmarks.wheels.measuring import Bench, at_share, bench_of, quantiles, texts_of
+from benchmarks.wheels.measuring import Bench, bench_of, texts_of
 from benchmarks.wheels.options import parser_of
+from benchmarks.wheels.right import rivals, table, values
 from benchmarks.wheels.sizes import SIZES, WheelsSizes
 from training.distill.report import versions, write_json
-from training.distill.wheels.mixing import Mixed, always, at_random, by_entropy, by_help, by_largest_probability, never
+from training.distill.wheels.mixing import Mixed, always, by_help, never
 from training.distill.wheels.restrictions import TRAINED, Restriction
 from training.distill.wheels.trajectories import ASK, INSIDE
 
@@ -154,43 +155,18 @@ def of_seed(pairs: Path, work: Path, size: WheelsSizes, seed: int, arms: Sequenc
         ways[arm] += ends
         if arm != WHEELS:
             continue
-        for name, asker, sign in (("largest probability", by_largest_probability, -1.0), ("entropy", by_entropy, 1.0)):
-            at = quantiles(bench, (*SHARES, 0.6), name)
-            ways[name] = [right(bench, texts_of(bench, bench.test, asker(sign * t))) for t in at] + ends
-        draws = [torch.Generator().manual_seed(0) for _ in range(3)]
-        ways["random"] = [
-            right(bench, texts_of(bench, bench.test, at_random(share, draw)))
-            for share, draw in zip((0.1, 0.3, 0.53), draws, strict=True)
-        ] + ends
+        ways |= rivals(bench, right, ends, (*SHARES, 0.6), (0.1, 0.3, 0.53))
     write_json(file, {"seed": seed, "ways": ways})
     return {"seed": seed, "ways": ways}
 
 
 def summary(seeds: Sequence[dict[str, Any]]) -> str:
     head = " | ".join(f"{share:.0%}" for share in TOLD)
-    lines = [
-        f"| words known by heart that are right, % | no help | {head} |",
-        "|---" * (len(TOLD) + 2) + "|",
-    ]
-
-    def values(way: str, share: float, key: str = "right") -> list[float | None]:
-        found = [at_share(seed["ways"][way], share, key) for seed in seeds]
-        return [None if one is None else 100 * one for one in found]
-
-    ways = list(seeds[0]["ways"])
-    for way in ways:
-        cells = [cell(values(way, share), 1) for share in (0.0, *TOLD)]
-        lines.append(f"| {way} | {' | '.join(cells)} |")
-    for way in ways[1:]:
-        cells = []
-        for share in TOLD:
-            both = zip(values(ways[0], share), values(way, share), strict=True)
-            cells.append(cell([None if a is None or b is None else a - b for a, b in both], 1))
-        lines.append(f"| {ways[0]}, above {way}, by seed | | {' | '.join(cells)} |")
+    lines = table(seeds, TOLD, "words known by heart that are right, %")
     lines += ["", f"| of all pronouns (endings) the teacher wrote, % | {head} |", "|---" * (len(TOLD) + 1) + "|"]
-    for way in ways:
+    for way in seeds[0]["ways"]:
         cells = [
-            f"{cell(values(way, share, 'pronouns_asked'), 0)} ({cell(values(way, share, 'endings_asked'), 0)})"
+            "{} ({})".format(*(cell(values(seeds, way, share, f"{of}_asked"), 0) for of in ("pronouns", "endings")))
             for share in TOLD
         ]
         lines.append(f"| {way} | {' | '.join(cells)} |")

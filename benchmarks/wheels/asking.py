@@ -21,23 +21,15 @@ import torch
 from benchmarks.distill.surroundings import surroundings
 from benchmarks.distill.tables import cell
 from benchmarks.wheels.figures import right_png
-from benchmarks.wheels.measuring import Bench, at_share, quantiles, texts_of
+from benchmarks.wheels.measuring import Bench, texts_of
 from benchmarks.wheels.options import parser_of
+from benchmarks.wheels.right import rivals, table
 from training.distill.config import DistillConfig
 from training.distill.fresh import fresh
 from training.distill.models import load_model, load_tokenizer
 from training.distill.report import versions, write_json
 from training.distill.run import distil
-from training.distill.wheels.mixing import (
-    Mixed,
-    always,
-    at_random,
-    by_disagreement,
-    by_entropy,
-    by_help,
-    by_largest_probability,
-    never,
-)
+from training.distill.wheels.mixing import Mixed, always, by_disagreement, by_help, never
 from training.distill.wheels.prompts import read_examples
 from training.distill.wheels.restrictions import Restriction
 from training.distill.wheels.run import distil_wheels
@@ -160,42 +152,15 @@ def of_seed(work: Path, size: AskingSizes, seed: int) -> dict[str, Any]:
             held = phrasing in told["held_out"]
             asked.append({"requested": share, "realised": point["share"], "held_out": held})
     ends = [right(bench, texts_of(bench, bench.test, ask)) for ask in (never, always)]
-    found = {"seed": seed, "ways": {WHEELS: points + ends, **rivals(bench, ends)}, "asked": asked}
+    ways = {WHEELS: points + ends, **rivals(bench, right, ends, (*SHARES, 0.13), (0.02, 0.06, 0.12))}
+    ways["disagreement"] = [right(bench, texts_of(bench, bench.test, by_disagreement(0.0))), *ends]
+    found = {"seed": seed, "ways": ways, "asked": asked}
     write_json(file, found)
     return found
 
 
-def rivals(bench: Bench, ends: Sequence[dict[str, float]]) -> dict[str, list[dict[str, float]]]:
-    found = {}
-    for name, asker, sign in (("largest probability", by_largest_probability, -1.0), ("entropy", by_entropy, 1.0)):
-        at = quantiles(bench, (*SHARES, 0.13), name)
-        found[name] = [right(bench, texts_of(bench, bench.test, asker(sign * t))) for t in at] + list(ends)
-    draws = [torch.Generator().manual_seed(0) for _ in range(3)]
-    found["random"] = [
-        right(bench, texts_of(bench, bench.test, at_random(share, draw)))
-        for share, draw in zip((0.02, 0.06, 0.12), draws, strict=True)
-    ] + list(ends)
-    found["disagreement"] = [right(bench, texts_of(bench, bench.test, by_disagreement(0.0))), *ends]
-    return found
-
-
 def summary(seeds: Sequence[dict[str, Any]]) -> str:
-    head = " | ".join(f"{share:.0%}" for share in SHARES)
-    lines = [f"| answers that are right, % | no help | {head} |", "|---" * (len(SHARES) + 2) + "|"]
-
-    def values(way: str, share: float) -> list[float | None]:
-        found = [at_share(seed["ways"][way], share, "right") for seed in seeds]
-        return [None if one is None else 100 * one for one in found]
-
-    ways = list(seeds[0]["ways"])
-    for way in ways:
-        lines.append(f"| {way} | {' | '.join(cell(values(way, share), 1) for share in (0.0, *SHARES))} |")
-    for way in ways[1:]:
-        cells = []
-        for share in SHARES:
-            both = zip(values(WHEELS, share), values(way, share), strict=True)
-            cells.append(cell([None if a is None or b is None else a - b for a, b in both], 1))
-        lines.append(f"| {WHEELS}, above {way}, by seed | | {' | '.join(cells)} |")
+    lines = table(seeds, SHARES, "answers that are right, %")
     alone = cell([100 * seed["ways"][WHEELS][-1]["right"] for seed in seeds], 1)
     lines += ["", f"The teacher alone: {alone}% right."]
     for held in (False, True):
