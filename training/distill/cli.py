@@ -117,6 +117,7 @@ def fresh_command(
         from training.extras import require
 
         require("train", "torch", "transformers", "accelerate", "safetensors")
+        _no_bars_in_log_files()
         from training.distill.fresh import fresh
 
         size = fresh(like, out, hidden=hidden, layers=layers, heads=heads, inner=inner, context=context, seed=seed)
@@ -153,6 +154,7 @@ def _run(
         require("train", "torch", "transformers", "accelerate", "safetensors", "matplotlib")
         import torch
 
+        _no_bars_in_log_files()
         if threads is not None:
             torch.set_num_threads(threads)
         if dry_run:
@@ -214,6 +216,14 @@ def _with_devices(method: str, config: DistillConfig) -> dict[str, Any] | None:
     main = bool(accelerator.is_main_process)
     accelerator.end_training()
     return report if main else None
+
+
+def _no_bars_in_log_files() -> None:
+    """transformers' own, of reading and writing weights."""
+    import transformers
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _warn_of_emulation() -> None:

@@ -105,6 +105,7 @@ def test_what_the_page_says_to_type_works(tmp_path: Path) -> None:
             command[command.index("--n") + 1] = "12"
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
+        assert "Writing model shards" not in done.stderr, "a bar of transformers' own, in a log file"
         if "kd" in command:
             # What the run would have made.
             (tmp_path / "runs/asking/kd").mkdir()
