@@ -31,7 +31,7 @@ from training.distill.report import versions, write_json
 from training.distill.run import distil
 from training.distill.wheels.mixing import Mixed, always, by_disagreement, by_help, never
 from training.distill.wheels.prompts import read_examples
-from training.distill.wheels.restrictions import Restriction
+from training.distill.wheels.restrictions import HELD_OUT, TRAINED, Restriction
 from training.distill.wheels.run import distil_wheels
 from training.grading import numeric
 from training.pair.questions import Split, distinct
@@ -39,6 +39,8 @@ from training.pair.questions import Split, distinct
 ROOT = Path(__file__).parents[2]
 EXAMPLE, TEACHER = ROOT / "examples" / "asking", ROOT / "server" / "shipped" / "teacher"
 WHEELS = "wheels"
+SAID = (TRAINED[0], TRAINED[4], *HELD_OUT)
+"""Phrasings whose shares are measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +143,16 @@ def of_seed(work: Path, size: AskingSizes, seed: int) -> dict[str, Any]:
         return found
     files = questions(work / "questions", size)
     bench = bench_of(made(files, work, size, seed), files, size)
-    told = example("wheels")["wheels"]
     points: list[dict[str, float]] = []
     asked: list[dict[str, Any]] = []
     for share in SHARES:
-        for phrasing in (*told["phrasings"], *told["held_out"]):
+        for phrasing in SAID:
             point = right(bench, texts_of(bench, bench.test, by_help(), restriction=Restriction(share, phrasing)))
-            if phrasing == told["phrasings"][0]:
+            if phrasing == TRAINED[0]:
                 points.append(point)
-            held = phrasing in told["held_out"]
-            asked.append({"requested": share, "realised": point["share"], "held_out": held})
+            asked.append({"requested": share, "realised": point["share"], "held_out": phrasing in HELD_OUT})
     ends = [right(bench, texts_of(bench, bench.test, ask)) for ask in (never, always)]
-    ways = {WHEELS: points + ends, **rivals(bench, right, ends, (*SHARES, 0.13), (0.02, 0.06, 0.12))}
+    ways = {WHEELS: points + ends, **rivals(bench, right, ends, (0.01, *SHARES, 0.13), (0.02, 0.06, 0.12))}
     ways["disagreement"] = [right(bench, texts_of(bench, bench.test, by_disagreement(0.0))), *ends]
     found = {"seed": seed, "ways": ways, "asked": asked}
     write_json(file, found)
