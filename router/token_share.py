@@ -90,8 +90,12 @@ def wanted(
     """
     chances = []
     if share is not None:
-        # Of tokens x p + watched tokens, p of the checks ending in help, the teacher writes tokens x p.
-        fair = 1.0 if share >= 1.0 else min(share * watched / (tokens * (1.0 - share)), 1.0)
+        # A check that ends in help keeps what the student wrote before its least sure token, half of the others on
+        # average, and adds the teacher's; one that does not keeps all that was watched. Of these tokens the teacher
+        # writes the share where p of the checks end in help:
+        # tokens x p = share x ((tokens + kept) x p + watched x (1 - p)).
+        kept = (watched - 1) / 2
+        fair = min(share * watched / (tokens - share * (tokens + kept - watched)), 1.0)
         chances.append(steered(fair, 1.0, _pull(account, share, tokens)))
     calls = calls_per_answer(aim, traffic)
     if calls is not None:

@@ -22,7 +22,7 @@ from benchmarks.distill.tables import cell
 from benchmarks.help_overhead import VLLM, get, posted
 from benchmarks.processes import free_port, serving, tw
 from benchmarks.wheels.arms import SHARES, WHEELS, made, pair_of
-from benchmarks.wheels.measuring import LIMIT
+from benchmarks.wheels.measuring import LIMIT, bench_of
 from benchmarks.wheels.options import chosen, parser_of
 from benchmarks.wheels.sizes import WheelsSizes
 from training.distill.report import versions, write_json
@@ -73,9 +73,10 @@ def row(way: str, asked: float | None, found: Sequence[Mapping[str, Any]], refer
 
 
 def measured(
-    students: Mapping[str, Path], teacher: Path, tests: Sequence[Mapping[str, str]], engine: str, folder: Path
+    students: Mapping[str, Path], teacher: Path, tests: Sequence[tuple[str, str]], engine: str, folder: Path
 ) -> Iterator[dict[str, Any]]:
-    prompts, references = [one["prompt"] for one in tests], [one["answer"].strip() for one in tests]
+    """`tests`: prompts and references."""
+    prompts, references = [prompt for prompt, _ in tests], [reference for _, reference in tests]
 
     def behind(student: Path, budget: str, way: str | None, models: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Rows for `models` (name of the row -> model that the client asks for) of one gateway."""
@@ -107,8 +108,10 @@ def of_seed(pair: dict[str, Any], work: Path, size: WheelsSizes, seed: int, engi
         kept: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
         return kept
     students = {WHEELS: made(WHEELS, pair, work, size, seed)[0], WATCHED: made(WORDS, pair, work, size, seed)[0]}
-    tests = [json.loads(line) for line in pair["files"]["test"].read_text(encoding="utf-8").splitlines()]
-    found = list(measured(students, Path(pair["teacher"]), tests[: size.tested], engine, work))
+    # Those that the teacher knows how to answer: it has seen no longer texts. benchmarks.wheels measures on the same.
+    bench = bench_of(students[WHEELS], pair, size)
+    tests = [(str(one.said), reference) for one, reference in zip(bench.test, bench.references, strict=True)]
+    found = list(measured(students, Path(pair["teacher"]), tests, engine, work))
     write_json(file, {"rows": found})
     return found
 

@@ -1,5 +1,8 @@
 """The promise on the share of tokens, and how often help is asked for under it."""
 
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,10 +48,24 @@ def test_more_is_wanted_the_more_the_teacher_is_behind() -> None:
     assert chances[-1] == 1.0
 
 
-def test_in_the_long_run_checks_lead_to_help_as_often_as_the_share_allows() -> None:
-    # At rest, p x 4 tokens of the teacher beside each token of the student make a fifth: p = 1/16.
-    account = TokenAccount(200 - 8, 1000)
-    assert wanted(account, 0.2, 4, 1, FREE, HelpTraffic()).chance == 0.2 / (4 * 0.8)
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("tokens", [1, 4, 16])
+@pytest.mark.parametrize("watched", [1, 2, 8])
+def test_in_the_long_run_checks_lead_to_help_as_often_as_the_share_allows(
+    share: float, tokens: int, watched: int
+) -> None:
+    # At rest: neither behind nor ahead of what is left for the next helps.
+    account = TokenAccount(round(share * 100_000) - max(2 * tokens, 6), 100_000)
+    chance = wanted(account, share, tokens, watched, FREE, HelpTraffic()).chance
+    # Where a check ends in help, the least sure of the watched tokens and those behind it are not the student's.
+    draw = Random(1)
+    written, whole = 0, 0
+    for _ in range(40_000):
+        helped = draw.random() < chance
+        written += tokens if helped else 0
+        whole += draw.randrange(watched) + tokens if helped else watched
+    most = tokens / (tokens + (watched - 1) / 2)
+    assert written / whole == pytest.approx(min(share, most), abs=0.02)
 
 
 def test_calls_and_tokens_of_the_budgets_sentence_are_shared_out_over_the_checks() -> None:
