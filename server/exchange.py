@@ -249,6 +249,7 @@ class Exchange:
             logprobs=hold and upstream.settings.logprobs,
             running_usage=budget_counts_tokens and upstream.settings.usage_in_every_chunk,
             max_tokens=upstream.settings.max_tokens if budget_counts_tokens else None,
+            banned=None if role == "teacher" or self._gateway.help is None else self._gateway.help.unanswered,
         )
         if role == "teacher":
             self._teacher_calls += 1

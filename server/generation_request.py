@@ -14,6 +14,10 @@ PATHS: dict[str, Endpoint] = {"/v1/chat/completions": "chat", "/v1/completions":
 _TOKENS_AROUND_MESSAGE = 16
 
 
+BAN = -100.0
+"""The bias that keeps a token from being chosen; vLLM's and OpenAI's lowest."""
+
+
 @dataclass(slots=True)
 class GenerationRequest:
     endpoint: Endpoint
@@ -47,9 +51,16 @@ class GenerationRequest:
         return max(int(self.body.get("n") or 1), int(self.body.get("best_of") or 1))
 
     def passed_on(
-        self, model: str, *, logprobs: bool = False, running_usage: bool = False, max_tokens: int | None = None
+        self,
+        model: str,
+        *,
+        logprobs: bool = False,
+        running_usage: bool = False,
+        max_tokens: int | None = None,
+        banned: int | None = None,
     ) -> bytes:
-        """The body for an upstream: its model name, and what the gateway needs to see beside what the client asked."""
+        """The body for an upstream: its model name, and what the gateway needs to see beside what the client asked.
+        `banned`: a token that must not be chosen."""
         body = dict(self.body)
         body["model"] = model
         if self.stream:
@@ -64,6 +75,8 @@ class GenerationRequest:
             body["logprobs"] = True if self.endpoint == "chat" else 1
         if max_tokens is not None and self.completion_limit() is None:
             body["max_tokens"] = max_tokens
+        if banned is not None:
+            body["logit_bias"] = (body.get("logit_bias") or {}) | {str(banned): BAN}
         return orjson.dumps(body)
 
 

@@ -78,28 +78,27 @@ def measured(
     """`tests`: prompts and references."""
     prompts, references = [prompt for prompt, _ in tests], [reference for _, reference in tests]
 
-    def behind(student: Path, budget: str, way: str | None, models: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    def behind(way: str, budget: str, models: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Rows for `models` (name of the row -> model that the client asks for) of one gateway."""
         port = free_port()
         command = tw("serve", "--port", str(port), "--state-dir", str(folder / f"state-{port}"), "--engine", engine)
-        command += ["--student", str(student), "--teacher", str(teacher), "--budget", budget]
+        command += ["--student", str(students[way]), "--teacher", str(teacher), "--budget", budget]
         command += ["--vllm-python", str(VLLM)] if engine == "vllm" else []
-        url, env = f"http://127.0.0.1:{port}", {} if way is None else settings(way)
-        asked = None if way is None else _share(budget)
-        with serving(command, f"{url}/readyz", folder / "gateway.log", env=env, timeout_s=600):
+        url, asked = f"http://127.0.0.1:{port}", _share(budget)
+        with serving(command, f"{url}/readyz", folder / "gateway.log", env=settings(way), timeout_s=600):
             for name, model in models.items():
                 told = track(answers(url, prompts, model), f"{name}: {budget}", total=len(prompts), transient=True)
                 yield row(name, asked, list(told), references)
 
-    for way, student in students.items():
-        yield from behind(student, ALONE, None, {f"{way}: no help": "student"})
+    for way in students:
+        yield from behind(way, ALONE, {f"{way}: no help": "student"})
         for share in SHARES:
-            yield from behind(student, f"At most {share:.0%} of the tokens.", way, {way: "auto"})
-    yield from behind(students[WHEELS], ALONE, None, {"teacher": "teacher"})
+            yield from behind(way, f"At most {share:.0%} of the tokens.", {way: "auto"})
+    yield from behind(WHEELS, ALONE, {"teacher": "teacher"})
 
 
-def _share(budget: str) -> float:
-    return next(share for share in SHARES if f" {share:.0%} " in budget)
+def _share(budget: str) -> float | None:
+    return next((share for share in SHARES if f" {share:.0%} " in budget), None)
 
 
 def of_seed(pair: dict[str, Any], work: Path, size: WheelsSizes, seed: int, engine: str) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from router.record import SegmentRecord
 from router.session import Role
 from server.answers import Usage
 from server.errors import UpstreamFault, UpstreamStatus, UpstreamUnreachable
-from server.generation_request import GenerationRequest
-from server.help.bodies import BAN, Ask, segment_body, top_logprobs
+from server.generation_request import BAN, GenerationRequest
+from server.help.bodies import Ask, segment_body, top_logprobs
 from server.help.line import Line
 from server.help.seams import REPEATED_WITHIN, repeats
 from server.help.shapes import Out

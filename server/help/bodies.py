@@ -25,8 +25,6 @@ _SAMPLING = (
     "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens", "bad_words", "user", "priority",
     *_VOCABULARY,
 )  # fmt: skip
-BAN = -100.0
-"""The bias that keeps a token from being chosen; vLLM's and OpenAI's lowest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,16 @@ async def test_what_cannot_be_helped_is_answered_as_ever_and_says_why(tmp_path: 
     assert 'tw_help_off_total{reason="tools"} 1.0' in metrics
     assert pair.teacher.requests == []
     assert all(request.body and "stop_token_ids" not in request.body for request in pair.student.requests)
+    # Nobody would answer it if it asked.
+    assert [(request.body or {})["logit_bias"] for request in pair.student.requests] == [{str(HELP_ID): -100}] * 2
+
+
+async def test_a_client_s_own_biases_stay_where_the_student_must_not_ask(tmp_path: Path) -> None:
+    async with helping(tmp_path) as (gateway, pair):
+        await gateway.chat(QUESTION, model="student", logit_bias={"3": 1, str(HELP_ID): 50})
+        await gateway.chat(QUESTION, model="teacher", logit_bias={"3": 1})
+    assert (pair.student.requests[0].body or {})["logit_bias"] == {"3": 1, str(HELP_ID): -100}
+    assert (pair.teacher.requests[0].body or {})["logit_bias"] == {"3": 1}
 
 
 @pytest.mark.parametrize("mode", ["503", "hang_mid_stream", "cut", "html"])
