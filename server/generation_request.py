@@ -75,8 +75,10 @@ class GenerationRequest:
             body["logprobs"] = True if self.endpoint == "chat" else 1
         if max_tokens is not None and self.completion_limit() is None:
             body["max_tokens"] = max_tokens
-        if banned is not None:
-            body["logit_bias"] = (body.get("logit_bias") or {}) | {str(banned): BAN}
+        biases = body.get("logit_bias") or {}
+        # What is no object the upstream refuses, in its own words.
+        if banned is not None and isinstance(biases, dict):
+            body["logit_bias"] = biases | {str(banned): BAN}
         return orjson.dumps(body)
 
 

@@ -34,7 +34,8 @@ def so_far(body: Mapping[str, Any]) -> int:
 def student(body: Mapping[str, Any]) -> Answer:
     """Asks before its third word, unless it must not."""
     at = so_far(body)
-    banned = (body.get("logit_bias") or {}).get(str(HELP_ID)) == -100
+    biases = body.get("logit_bias") or {}
+    banned = isinstance(biases, dict) and biases.get(str(HELP_ID)) == -100
     if at < 2 and not banned and body.get("stop_token_ids"):
         return Answer((*WORDS[at:2], ""), finish_reason="stop", stop_reason=HELP_ID)
     return limited(body, at)
@@ -160,6 +161,9 @@ async def test_a_client_s_own_biases_stay_where_the_student_must_not_ask(tmp_pat
     async with helping(tmp_path) as (gateway, pair):
         await gateway.chat(QUESTION, model="student", logit_bias={"3": 1, str(HELP_ID): 50})
         await gateway.chat(QUESTION, model="teacher", logit_bias={"3": 1})
+        # Not ours to judge: it goes on as it came.
+        await gateway.chat(QUESTION, model="student", logit_bias=[3])
+    assert (pair.student.requests[1].body or {})["logit_bias"] == [3]
     assert (pair.student.requests[0].body or {})["logit_bias"] == {"3": 1, str(HELP_ID): -100}
     assert (pair.teacher.requests[0].body or {})["logit_bias"] == {"3": 1}
 
