@@ -1,5 +1,6 @@
 """Loading a pair that fits, what lies between states and logits, and writing a student that others can load."""
 
+import hashlib
 import logging
 import os
 import shutil
@@ -159,6 +160,15 @@ def save_activations(model: Any) -> None:
 
 def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Of names, types, shapes and bytes of all weights; tied ones count once."""
+    found = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        found.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def export(

@@ -140,14 +140,7 @@ def load_pair(
     assert config.teacher.top_k is not None
     source: TopKSource
     if teacher is not None:
-        source = LocalTeacher(
-            teacher,
-            str(config.teacher.path),
-            vocabulary,
-            data.pad_id,
-            config.training.rows,
-            config.training.tokens_at_once,
-        )
+        source = LocalTeacher(teacher, vocabulary, data.pad_id, config.training.rows, config.training.tokens_at_once)
     else:
         assert config.teacher.url is not None
         source = VllmTeacher(config.teacher.url, config.teacher.model, vocabulary, config.teacher.key_env)

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,15 +16,20 @@ from training.distill.batches import collate
 from training.distill.errors import CannotDistill, DistillationFailed
 from training.distill.examples import Row
 from training.distill.losses.blocks import by_blocks
-from training.distill.models import head_of, states
+from training.distill.models import head_of, states, weights_sha256
 
 
 class LocalTeacher:
     """A model in this process."""
 
-    def __init__(self, model: Any, name: str, vocabulary: int, pad_id: int, rows: int, tokens_at_once: int) -> None:
-        self._model, self.name, self._vocabulary = model, name, vocabulary
+    def __init__(self, model: Any, vocabulary: int, pad_id: int, rows: int, tokens_at_once: int) -> None:
+        self._model, self._vocabulary = model, vocabulary
         self._pad_id, self._rows, self._tokens = pad_id, rows, tokens_at_once
+
+    @cached_property
+    def name(self) -> str:
+        """Its weights and not its path: a folder that was moved holds the same teacher, a retrained one another."""
+        return weights_sha256(self._model)
 
     def top_k(self, rows: Sequence[Row], k: int) -> list[tuple[Tensor, Tensor]]:
         found: list[tuple[Tensor, Tensor]] = []

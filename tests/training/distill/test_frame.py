@@ -133,6 +133,19 @@ def test_a_cached_teacher_is_made_once_and_learned_from(folder: Path) -> None:
         run(folder, out=str(folder / "other"), teacher={"top_k": 9, "cache": str(folder / "cache")})
 
 
+def test_a_cache_belongs_to_the_teachers_weights_wherever_they_lie(folder: Path) -> None:
+    run(folder, teacher={"top_k": 8, "cache": str(folder / "cache")})
+    (folder / "teacher").rename(folder / "moved")
+    sections = {"teacher": {"path": str(folder / "moved"), "top_k": 8, "cache": str(folder / "cache")}}
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.safetensors")}
+    run(folder, out=str(folder / "again"), **sections)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.safetensors")} == stamps
+    (folder / "moved").unlink()
+    save_model(folder / "moved", seed=3, hidden=24, layers=2)
+    with pytest.raises(CannotDistill, match=r"made of something else \(different: teacher\)"):
+        run(folder, out=str(folder / "trained-anew"), **sections)
+
+
 def test_other_settings_are_not_mixed_into_a_run(folder: Path) -> None:
     run(folder)
     with pytest.raises(CannotDistill, match=r"other settings \(different: loss\)"):

@@ -206,7 +206,7 @@ def test_what_gemma_and_granite_do_to_their_logits_is_known() -> None:
 
 
 def cached(teacher: Any, some: list[Row], k: int) -> CachedTeacher:
-    found = LocalTeacher(teacher, "t", SIZE, 0, 2, 5).top_k(some, k)
+    found = LocalTeacher(teacher, SIZE, 0, 2, 5).top_k(some, k)
     return CachedTeacher(torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found]), some)
 
 
@@ -225,7 +225,7 @@ def test_cached_log_probabilities_find_their_tokens_in_packs() -> None:
     store = cached(teacher, some, 3)
     one = collate([[some[2], some[0]], [some[1]]], 0)
     ids, values = store.look_up(one, torch.device("cpu"))
-    expected = [LocalTeacher(teacher, "t", SIZE, 0, 2, 5).top_k([some[i]], 3)[0] for i in (2, 0, 1)]
+    expected = [LocalTeacher(teacher, SIZE, 0, 2, 5).top_k([some[i]], 3)[0] for i in (2, 0, 1)]
     torch.testing.assert_close(ids, torch.cat([i.long() for i, _ in expected]))
     torch.testing.assert_close(values, torch.cat([v for _, v in expected]))
 

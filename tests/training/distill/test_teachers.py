@@ -81,7 +81,7 @@ def vllm() -> Iterator[tuple[FakeVllm, str]]:
 
 def test_a_server_gives_what_the_model_in_process_gives(vllm: tuple[FakeVllm, str]) -> None:
     fake, url = vllm
-    local = LocalTeacher(fake.model, "t", SIZE, 0, 2, 100).top_k(ROWS, 4)
+    local = LocalTeacher(fake.model, SIZE, 0, 2, 100).top_k(ROWS, 4)
     remote = VllmTeacher(url, "big", SIZE).top_k(ROWS, 4)
     torch.testing.assert_close(remote, local)
     assert fake.asked[0] == {

@@ -66,7 +66,7 @@ def test_a_vllm_teacher_gives_what_the_model_gives_in_process(served):
     rows = [Row((40, 41, 42, 43, 44), 2, 0), Row((50, 51), 1, 1)]
     size = len(tokenizer())
     remote = VllmTeacher(engine.url, "student", size).top_k(rows, 5)
-    local = LocalTeacher(model, "t", size, 0, 2, 100).top_k(rows, 5)
+    local = LocalTeacher(model, size, 0, 2, 100).top_k(rows, 5)
     for (ids, values), (wanted_ids, wanted) in zip(remote, local, strict=True):
         assert ids.tolist() == wanted_ids.tolist()
         torch.testing.assert_close(values, wanted, atol=2e-2, rtol=1e-2)

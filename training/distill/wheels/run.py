@@ -105,10 +105,7 @@ def _cached(config: DistillConfig, folder: Path, models: Models, examples: Seque
     assert config.wheels is not None
     rows = [Row((*one.prompt, *one.answer), len(one.prompt), one.number) for one in examples]
     training = config.training
-    source = LocalTeacher(
-        models.teacher, str(config.teacher.path), models.vocabulary, models.pad_id, training.rows,
-        training.tokens_at_once,
-    )  # fmt: skip
+    source = LocalTeacher(models.teacher, models.vocabulary, models.pad_id, training.rows, training.tokens_at_once)
     return open_cache(folder / "train", rows, config.wheels.top_k, source, lambda _done, _of: None)
 
 
