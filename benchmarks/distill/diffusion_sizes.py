@@ -37,8 +37,8 @@ class DiffusionSizes:
 
 
 FULL = DiffusionSizes(
-    shakespeare=Texts(length=128, from_steps=128, denoiser=Shape(160, 432, 5, 5), judge=Shape(160, 432, 5, 5),
-        base_steps=12_000, judge_steps=3_000, round_steps=800, rows=64, round_rows=64, sampled=512),
+    shakespeare=Texts(length=128, from_steps=128, denoiser=Shape(128, 344, 3, 2), judge=Shape(128, 344, 3, 2),
+        base_steps=2_400, judge_steps=450, round_steps=250, rows=64, round_rows=32, sampled=512),
     sums=Texts(length=120, from_steps=128, denoiser=Shape(160, 432, 5, 5), judge=Shape(160, 432, 5, 5),
         base_steps=6_000, judge_steps=1_500, round_steps=800, rows=32, round_rows=32, sampled=512),
 )  # fmt: skip

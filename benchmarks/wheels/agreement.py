@@ -57,7 +57,7 @@ SIZE = WheelsSizes(
         MEDIUM, vocabulary=640, train_rows=24_000, teacher=Shape(128, 344, 3, 4), teacher_epochs=6, teacher_rate=2e-3,
         student=Shape(32, 64, 1, 2), student_epochs=1, context=72, one_start=False,
     ),
-    start=800, reading=400, steps=800, rounds=8, trajectories=1_024, tested=500, asked=200, timed=20, calibrated=500,
+    start=800, reading=1_600, steps=800, rounds=8, trajectories=1_024, tested=500, asked=200, timed=20, calibrated=500,
     settled=256,
 )  # fmt: skip
 QUICK = replace(

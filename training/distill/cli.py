@@ -19,6 +19,8 @@ from training.distill.config import DistillConfig, read_config
 from training.distill.errors import CannotDistill, DistillationFailed
 
 CONFIG = click.Path(path_type=Path, dir_okay=False)
+READ = 0.8
+"""Below this part of what sentences allow, a student of wheels is said not to tell them apart."""
 
 
 @click.group()
@@ -267,6 +269,22 @@ def _lines(told: dict[str, Any], indent: str = "") -> str:
     return "\n".join(out)
 
 
+def _asked_and_got(report: dict[str, Any]) -> list[str]:
+    """Of wheels: what the sentences get, and whether the student tells them apart."""
+    lines = []
+    rows = report.get("restrictions", [])
+    if rows:
+        pairs = ", ".join(f"{row['requested']:.0%}: {row['realised']:.1%}" for row in rows if not row["held_out"])
+        lines.append(f"tokens of the teacher, asked for and got: {pairs}")
+    read = report.get("sentences_read")
+    if read is not None and read < READ:
+        lines.append(
+            f"Warning: the student's states tell only {max(read, 0.0):.0%} of what the sentences allow, so it asks "
+            "alike under all of them. More wheels.sentence_steps teach it to read them."
+        )
+    return lines
+
+
 def _summary(report: dict[str, Any], config: DistillConfig) -> str:
     data = report["data"]["train"]
     lines = [
@@ -277,6 +295,7 @@ def _summary(report: dict[str, Any], config: DistillConfig) -> str:
     measured = {name.removeprefix("val_"): value for name, value in report["validation"].items()}
     if measured:
         lines.append("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in sorted(measured.items())))
+    lines += _asked_and_got(report)
     lines += [f"Warning: {alarm}" for alarm in report.get("collapse", {}).get("alarms", [])]
     lines.append(f"Student in {config.out / 'student'}, report.json and curves.png beside it.")
     return "\n".join(lines)

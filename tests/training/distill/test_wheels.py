@@ -231,6 +231,47 @@ def test_both_words_are_valued_with_what_the_teacher_says_of_each(
     )
 
 
+class Says(torch.nn.Module):
+    """Reads the same off every state of a batch: one pair of numbers for each batch."""
+
+    def __init__(self, *numbers: torch.Tensor) -> None:
+        super().__init__()
+        self.numbers = list(numbers)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.numbers.pop(0).expand(*states.shape[:2], 2)
+
+
+def test_what_is_read_of_the_sentences_is_the_part_of_their_variance_that_the_states_tell(folder: Path) -> None:
+    lesson, source = batch_of(folder)
+    found = load_trajectories(folder / "out/wheels/rounds/round-0000.pt")
+    by_level = [[one for one in found if one.level == level] for level in (0, 1)]
+    strict, loose = (sum(len(one.tokens) for one in some) for some in by_level)
+    assert strict
+    assert loose
+    both = [source.collated(some) for some in by_level]
+    told = [torch.tensor([math.log(share), 4 * share]) for share in (0.1, 0.3)]
+    mean = (strict * told[0] + loose * told[1]) / (strict + loose)
+    for says, part in ((told, 1.0), ([mean, mean], 0.0), ([told[0]] * 2, 1 - (strict + loose) / strict)):
+        lesson.allowed = Says(*says)  # type: ignore[assignment]
+        assert lesson.sentences_read(both) == pytest.approx(part, abs=1e-4)
+    lesson.allowed = Says(told[0])  # type: ignore[assignment]
+    assert lesson.sentences_read(both[:1]) is None
+    lesson.allowed = None
+    assert lesson.sentences_read(both) is None
+
+
+def test_the_command_says_what_was_asked_for_and_got_and_whether_sentences_are_read(
+    folder: Path, written_config: Write
+) -> None:
+    done = CliRunner().invoke(distill, ["wheels", "--config", str(written_config(sections(folder, wheels=SMALL)))])
+    assert done.exit_code == 0, done.output
+    assert "tokens of the teacher, asked for and got: 10%: " in done.stdout
+    report = json.loads((folder / "out/report.json").read_text())
+    assert report["sentences_read"] < 0.8
+    assert "asks alike under all of them. More wheels.sentence_steps" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("changes", "heat"),
     [

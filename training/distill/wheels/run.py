@@ -29,6 +29,8 @@ from training.distill.wheels.trajectories import WheelsBatch
 CALIBRATED = 480
 """Held-out prompts: of a third of them, some 2,000 tokens, a share of a half is known to a point."""
 BEGUN = 512
+READ_ON = 96
+"""Held-out prompts on which is seen whether sentences are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +161,12 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     )
     # The newest multipliers, also where a resumed run collected nothing more.
     source.batch(steps - 1, 0, 0, 1)
+    device = around.accelerator.device
+    read = lesson.sentences_read([batch.to(device) for batch in _under_all(source, config, loaded)])
     stage("shares")
     if wheels.judged and wheels.decided:
         own = sorted(source.own(), key=lambda one: one.length)
         at = range(0, len(own), training.rows)
-        device = around.accelerator.device
         decide_row(models, lesson, [source.collated(own[i : i + training.rows]).to(device) for i in at])
     if models.help_id is not None and loaded.held:
         for _ in range(wheels.settling):
@@ -183,7 +186,7 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
         "device": str(around.accelerator.device), "data": loaded.told, "vocabulary": models.vocabulary,
         "student_parameters": parameters(models.student), "teacher_parameters": parameters(models.teacher),
         "stages": {name: _told(one) for name, one in stages.items()}, "validation": trained.final,
-        "rounds": source.history, "restrictions": realised, "wheels": told,
+        "rounds": source.history, "restrictions": realised, "sentences_read": read, "wheels": told,
     }  # fmt: skip
     curves_png({name: one.curves for name, one in stages.items()}, config.out / "curves.png")
     if source.history and models.help_id is not None:
@@ -214,6 +217,19 @@ def _sentences(config: DistillConfig, loaded: Loaded, around: Surroundings) -> T
 def _held(source: Rounds, config: DistillConfig, loaded: Loaded) -> list[WheelsBatch]:
     held, rows = source.read(loaded.held, random.Random(config.seed), held=True), config.training.rows
     return [source.collated(held[i : i + rows]) for i in range(0, len(held), rows)]
+
+
+def _under_all(source: Rounds, config: DistillConfig, loaded: Loaded) -> list[WheelsBatch]:
+    """A few held-out texts under every level, in the phrasings in turn."""
+    assert config.wheels is not None
+    phrasings, rows = config.wheels.phrasings, config.training.rows
+    found = []
+    for level in config.wheels.levels if config.wheels.help else ():
+        some = loaded.held[:READ_ON]
+        told = [Restriction(level, phrasings[at % len(phrasings)]) for at in range(len(some))]
+        texts = source.read_under(some, told)
+        found += [source.collated(texts[at : at + rows]) for at in range(0, len(texts), rows)]
+    return found
 
 
 def _told(trained: Trained) -> dict[str, Any]:
