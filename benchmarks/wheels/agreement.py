@@ -13,26 +13,21 @@ student; with the texts of others alone; at a temperature of 1; and the threshol
 
 import json
 import random
-import sys
-import time
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.distill.material import multi30k, translation_pair
 from benchmarks.distill.sizes import MEDIUM, Shape
 from benchmarks.distill.tables import cell
 from benchmarks.wheels.arms import HOT, SHARES, START, WHEELS, made
-from benchmarks.wheels.figures import right_png
 from benchmarks.wheels.made_up import write_pairs
 from benchmarks.wheels.measuring import Bench, bench_of, texts_of
-from benchmarks.wheels.options import parser_of
-from benchmarks.wheels.right import rivals, table, values
+from benchmarks.wheels.right import measured, rivals, table, values
 from benchmarks.wheels.sizes import SIZES, WheelsSizes
-from training.distill.report import versions, write_json
+from training.distill.report import write_json
 from training.distill.wheels.mixing import Mixed, always, by_help, never
 from training.distill.wheels.restrictions import TRAINED, Restriction
 from training.distill.wheels.trajectories import ASK, INSIDE
@@ -174,22 +169,12 @@ def summary(seeds: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    size = QUICK if arguments.quick else SIZE
-    work, pairs = arguments.out / size.name, arguments.pairs / size.name
-    work.mkdir(parents=True, exist_ok=True)
-    seeds = []
-    for seed in range(1 if arguments.quick else arguments.seeds):
-        print(f"{time.strftime('%H:%M:%S')} seed {seed}", file=sys.stderr, flush=True)
+    def one(options: Namespace, work: Path, seed: int) -> dict[str, Any]:
+        size = QUICK if options.quick else SIZE
         # Quick: one of each kind shows that they run.
-        seeds.append(of_seed(pairs, work, size, seed, ARMS[:2] if arguments.quick else ARMS))
-        (work / "agreement.md").write_text(summary(seeds) + "\n")
-        right_png(seeds, work / "agreement.png", "words known by heart that are right, %", 35)
-        write_json(work / "agreement.json", {"versions": versions(), "seeds": seeds})
-    print(summary(seeds))
+        return of_seed(options.pairs / size.name, work, size, seed, ARMS[:2] if options.quick else ARMS)
+
+    measured(__doc__, SIZE.name, one, summary, "words known by heart that are right, %", 35)
 
 
 if __name__ == "__main__":

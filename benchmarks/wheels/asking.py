@@ -7,8 +7,6 @@ the teacher everywhere.
 """
 
 import json
-import sys
-import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +14,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from benchmarks.distill.surroundings import surroundings
 from benchmarks.distill.tables import cell
-from benchmarks.wheels.figures import right_png
 from benchmarks.wheels.measuring import Bench, texts_of
-from benchmarks.wheels.options import parser_of
-from benchmarks.wheels.right import rivals, table
+from benchmarks.wheels.right import measured, rivals, table
 from training.distill.config import DistillConfig
 from training.distill.fresh import fresh
 from training.distill.models import load_model, load_tokenizer
-from training.distill.report import versions, write_json
+from training.distill.report import write_json
 from training.distill.run import distil
 from training.distill.wheels.mixing import Mixed, always, by_disagreement, by_help, never
 from training.distill.wheels.prompts import read_examples
@@ -173,21 +167,10 @@ def summary(seeds: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    size = QUICK if arguments.quick else SIZE
-    work = arguments.out / size.name
-    work.mkdir(parents=True, exist_ok=True)
-    seeds = []
-    for seed in range(1 if arguments.quick else arguments.seeds):
-        print(f"{time.strftime('%H:%M:%S')} seed {seed}", file=sys.stderr, flush=True)
-        seeds.append(of_seed(work, size, seed))
-        (work / "asking.md").write_text(summary(seeds) + "\n")
-        right_png(seeds, work / "asking.png", "answers that are right, %", 12)
-        write_json(work / "asking.json", {"versions": versions(), "seeds": seeds})
-    print(summary(seeds))
+    measured(
+        __doc__, SIZE.name, lambda options, work, seed: of_seed(work, QUICK if options.quick else SIZE, seed), summary,
+        "answers that are right, %", 12,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
 """What benchmarks have in common whose answers, or words, are right or are not: the rivals of wheels on the same
 student, and tables of the parts that are right."""
 
+import sys
+import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.distill.tables import cell
+from benchmarks.wheels.figures import right_png
 from benchmarks.wheels.measuring import Bench, at_share, quantiles, texts_of
+from benchmarks.wheels.options import parser_of
+from training.distill.report import versions, write_json
 from training.distill.wheels.mixing import Mixed, at_random, by_entropy, by_largest_probability
 
 Point = dict[str, float]
@@ -51,3 +58,30 @@ def table(seeds: Sequence[dict[str, Any]], shares: Sequence[float], what: str) -
             cells.append(cell([None if a is None or b is None else a - b for a, b in both], 1))
         lines.append(f"| {first}, above {way}, by seed | | {' | '.join(cells)} |")
     return lines
+
+
+def measured(
+    doc: str | None,
+    name: str,
+    of_seed: Callable[[Namespace, Path, int], dict[str, Any]],
+    summary: Callable[[Sequence[dict[str, Any]]], str],
+    what: str,
+    most: float,
+) -> None:
+    """The command of such a benchmark: one seed after the other (`--quick`: one), after each the table, the picture
+    (`what` against the share, up to `most` per cent) and the results under `--out`; in the end the table is printed.
+    `of_seed`: options, where to work, seed -> what `summary` reads."""
+    parser = parser_of(doc)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    work = arguments.out / (f"quick-{name}" if arguments.quick else name)
+    work.mkdir(parents=True, exist_ok=True)
+    seeds = []
+    for seed in range(1 if arguments.quick else arguments.seeds):
+        print(f"{time.strftime('%H:%M:%S')} seed {seed}", file=sys.stderr, flush=True)
+        seeds.append(of_seed(arguments, work, seed))
+        (work / f"{name}.md").write_text(summary(seeds) + "\n")
+        right_png(seeds, work / f"{name}.png", what, most)
+        write_json(work / f"{name}.json", {"versions": versions(), "seeds": seeds})
+    print(summary(seeds))
