@@ -1,19 +1,19 @@
-"""Results of arms as Markdown: mean over seeds, each seed, and a 95% interval of the mean where there are three."""
+"""Results of arms as Markdown: mean over seeds, each seed, and a 95% interval of the mean where there are several."""
 
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-# Two-sided 95% of Student's t for n - 1 degrees of freedom.
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+from scipy.special import stdtrit
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """By Student's t."""
     count = len(values)
-    if count < 2 or count not in T95:
+    if count < 2:
         return None
-    half = T95[count] * stdev(values) / math.sqrt(count)
+    half = float(stdtrit(count - 1, 0.975)) * stdev(values) / math.sqrt(count)
     return fmean(values) - half, fmean(values) + half
 
 
