@@ -61,7 +61,7 @@ def test_steps_to_a_goal_lie_between_two_validations():
 def test_an_interval_needs_two_seeds_and_is_students():
     assert interval([1.0]) is None
     low, high = interval([1.0, 2.0, 3.0]) or (0.0, 0.0)
-    assert (low, high) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5))
+    assert (low, high) == pytest.approx((2 - 4.3026527 / 3**0.5, 2 + 4.3026527 / 3**0.5))
     # However many there are.
     assert interval([0.0] * 20) == (0.0, 0.0)
     assert cell([1.0], 1) == "1.0"
