@@ -25,7 +25,7 @@ from benchmarks.distill.tables import cell
 from benchmarks.wheels.arms import HOT, SHARES, START, WHEELS, made
 from benchmarks.wheels.made_up import write_pairs
 from benchmarks.wheels.measuring import Bench, bench_of, texts_of
-from benchmarks.wheels.right import measured, rivals, table, values
+from benchmarks.wheels.right import command, rivals, table, values
 from benchmarks.wheels.sizes import SIZES, WheelsSizes
 from training.distill.report import write_json
 from training.distill.wheels.mixing import Mixed, always, by_help, never
@@ -174,7 +174,7 @@ def main() -> None:
         # Quick: one of each kind shows that they run.
         return of_seed(options.pairs / size.name, work, size, seed, ARMS[:2] if options.quick else ARMS)
 
-    measured(__doc__, SIZE.name, one, summary, "words known by heart that are right, %", 35)
+    command(__doc__, SIZE.name, one, summary, "words known by heart that are right, %", 35)
 
 
 if __name__ == "__main__":

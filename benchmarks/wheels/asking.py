@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.distill.surroundings import surroundings
 from benchmarks.distill.tables import cell
 from benchmarks.wheels.measuring import Bench, texts_of
-from benchmarks.wheels.right import measured, rivals, table
+from benchmarks.wheels.right import command, rivals, table
 from training.distill.config import DistillConfig
 from training.distill.fresh import fresh
 from training.distill.models import load_model, load_tokenizer
@@ -167,7 +167,7 @@ def summary(seeds: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    measured(
+    command(
         __doc__, SIZE.name, lambda options, work, seed: of_seed(work, QUICK if options.quick else SIZE, seed), summary,
         "answers that are right, %", 12,
     )  # fmt: skip

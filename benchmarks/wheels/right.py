@@ -1,5 +1,5 @@
 """What benchmarks have in common whose answers, or words, are right or are not: the rivals of wheels on the same
-student, and tables of the parts that are right."""
+student, tables of the parts that are right, and the command."""
 
 import sys
 import time
@@ -60,7 +60,7 @@ def table(seeds: Sequence[dict[str, Any]], shares: Sequence[float], what: str) -
     return lines
 
 
-def measured(
+def command(
     doc: str | None,
     name: str,
     of_seed: Callable[[Namespace, Path, int], dict[str, Any]],

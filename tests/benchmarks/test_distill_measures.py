@@ -62,8 +62,8 @@ def test_an_interval_needs_two_seeds_and_is_students():
     assert interval([1.0]) is None
     low, high = interval([1.0, 2.0, 3.0]) or (0.0, 0.0)
     assert (low, high) == pytest.approx((2 - 4.3026527 / 3**0.5, 2 + 4.3026527 / 3**0.5))
-    # However many there are.
-    assert interval([0.0] * 20) == (0.0, 0.0)
+    # However many there are; half of twenty values 0 and half 1 have a variance of 5 / 19.
+    assert interval([0.0, 1.0] * 10) == pytest.approx([0.5 + side * 2.0930241 / 76**0.5 for side in (-1, 1)])
     assert cell([1.0], 1) == "1.0"
     assert cell([None], 1) == "-"
 

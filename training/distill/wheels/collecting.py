@@ -312,10 +312,6 @@ class Rounds:
         told = [self._restriction(draw) for _ in some]
         return self._off_policy(some, [one.answer for one in some], told, "held" if held else "data")
 
-    def read_under(self, some: Sequence[Example], told: Sequence[Restriction]) -> list[Trajectory]:
-        """The held-out texts `some`, each under its restriction."""
-        return self._off_policy(some, [one.answer for one in some], told, "held")
-
     def _off_policy(
         self, some: Sequence[Example], texts: Sequence[Sequence[int]], told: Sequence[Restriction | None], source: str
     ) -> list[Trajectory]:

@@ -1,7 +1,6 @@
 """The lesson: distillation on every state of a text, path consistency over the vocabulary plus `<help>`, and two
 critics beside the student."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,9 +26,10 @@ from training.distill.models import head_of, states
 from training.distill.wheels.trajectories import ASK, GO, INSIDE, NEITHER, WheelsBatch
 
 
-def _told(batch: WheelsBatch) -> Tensor:
-    """(B, 2) what the sentences allow: over the usual levels both numbers vary by about as much."""
-    return torch.stack([batch.share.log(), 4.0 * batch.share], -1)
+def to_be_read(share: Tensor) -> Tensor:
+    """(B,) shares that sentences allow -> (B, 2) what is to be read of them: over the usual levels both numbers vary by
+    about as much."""
+    return torch.stack([share.log(), 4.0 * share], -1)
 
 
 class Critic(nn.Module):
@@ -116,21 +116,6 @@ class WheelsLesson(Lesson):
         agree: Tensor = (seen["own"] == batch.best) & batch.alive
         return out | {"top1": agree.sum().float()}
 
-    @torch.no_grad()
-    def sentences_read(self, batches: Sequence[WheelsBatch]) -> float | None:
-        """R²: the part of the variance of what the sentences of `batches` allow that is read off the student's states.
-        None where nothing reads it, or all sentences say the same."""
-        if self.allowed is None:
-            return None
-        errors, told = 0.0, []
-        for batch in batches:
-            last = self._along(states(self.student, batch).last, batch)
-            errors += float(self._reading(last, batch))
-            told.append(_told(batch)[:, None].expand(*batch.alive.shape, 2)[batch.alive & batch.asks[:, None]])
-        every = torch.cat(told) if told else torch.zeros(0, 2)
-        spread = float((every - every.mean(0)).square().sum()) if len(every) else 0.0
-        return 1.0 - errors / spread if spread > 1e-6 * len(every) else None
-
     # --- what the student says ---------------------------------------------------------------------------------------
 
     def _along(self, last: Tensor, batch: WheelsBatch) -> Tensor:
@@ -173,7 +158,7 @@ class WheelsLesson(Lesson):
     def _reading(self, last: Tensor, batch: WheelsBatch) -> Tensor:
         """Sum of squared errors of the logarithm of the share that the sentence allows, and of the share itself."""
         assert self.allowed is not None
-        errors = self.allowed(last[:, :-1].float()) - _told(batch)[:, None]
+        errors = self.allowed(last[:, :-1].float()) - to_be_read(batch.share)[:, None]
         found: Tensor = (errors.square().sum(-1) * (batch.alive & batch.asks[:, None])).sum()
         return found
 

@@ -18,12 +18,12 @@ from training.distill.pair import check_context
 from training.distill.report import claim, curves_png, versions, write_json
 from training.distill.teachers import LocalTeacher
 from training.distill.wheels.collecting import Models, Rounds
-from training.distill.wheels.lesson import WheelsLesson
+from training.distill.wheels.lesson import WheelsLesson, to_be_read
 from training.distill.wheels.lora import merged, with_lora
 from training.distill.wheels.mixing import Mixed
-from training.distill.wheels.prompts import Example, read_examples, read_prompts, room_for
+from training.distill.wheels.prompts import Example, read_examples, read_prompts, restricted, room_for
 from training.distill.wheels.restrictions import Restriction
-from training.distill.wheels.row import as_served, begin_row, decide_row, offset_of, settle_row
+from training.distill.wheels.row import as_served, begin_row, decide_row, offset_of, read_states, settle_row
 from training.distill.wheels.trajectories import WheelsBatch
 
 CALIBRATED = 480
@@ -161,12 +161,12 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     )
     # The newest multipliers, also where a resumed run collected nothing more.
     source.batch(steps - 1, 0, 0, 1)
-    device = around.accelerator.device
-    read = lesson.sentences_read([batch.to(device) for batch in _under_all(source, config, loaded)])
+    read = sentences_read(config, loaded, lesson)
     stage("shares")
     if wheels.judged and wheels.decided:
         own = sorted(source.own(), key=lambda one: one.length)
         at = range(0, len(own), training.rows)
+        device = around.accelerator.device
         decide_row(models, lesson, [source.collated(own[i : i + training.rows]).to(device) for i in at])
     if models.help_id is not None and loaded.held:
         for _ in range(wheels.settling):
@@ -219,25 +219,34 @@ def _held(source: Rounds, config: DistillConfig, loaded: Loaded) -> list[WheelsB
     return [source.collated(held[i : i + rows]) for i in range(0, len(held), rows)]
 
 
-def _under_all(source: Rounds, config: DistillConfig, loaded: Loaded) -> list[WheelsBatch]:
-    """A few held-out texts under every level, in the phrasings in turn."""
-    assert config.wheels is not None
-    phrasings, rows = config.wheels.phrasings, config.training.rows
-    found = []
-    for level in config.wheels.levels if config.wheels.help else ():
-        some = loaded.held[:READ_ON]
-        told = [Restriction(level, phrasings[at % len(phrasings)]) for at in range(len(some))]
-        texts = source.read_under(some, told)
-        found += [source.collated(texts[at : at + rows]) for at in range(0, len(texts), rows)]
-    return found
-
-
 def _told(trained: Trained) -> dict[str, Any]:
     progress = trained.progress
     return {
         "steps": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
         "curves": trained.curves,
     }  # fmt: skip
+
+
+@torch.no_grad()
+def sentences_read(config: DistillConfig, loaded: Loaded, lesson: WheelsLesson) -> float | None:
+    """R²: the part of the variance of what sentences allow that is read off the student's states, over held-out texts
+    under every level, in the phrasings in turn. None where nothing reads it, or there is one level alone."""
+    assert config.wheels is not None
+    wheels, some = config.wheels, loaded.held[:READ_ON]
+    if lesson.allowed is None or len(wheels.levels) < 2 or not some:
+        return None
+    found, wanted = [], []
+    for level in wheels.levels:
+        under = [Restriction(level, wheels.phrasings[at % len(wheels.phrasings)]) for at in range(len(some))]
+        prompts = [
+            restricted(one, restriction, config.data, loaded.models.tokenizer)
+            for one, restriction in zip(some, under, strict=True)
+        ]
+        states, _ = read_states(loaded.models, prompts, [one.answer for one in some])
+        found.append(lesson.allowed(states))
+        wanted.append(to_be_read(states.new_full((len(states),), level)))
+    errors, every = torch.cat(found) - torch.cat(wanted), torch.cat(wanted)
+    return 1.0 - float(errors.square().sum() / (every - every.mean(0)).square().sum())
 
 
 def share_of(texts: Sequence[Mixed]) -> float:
