@@ -18,19 +18,18 @@ from training.distill.pair import check_context
 from training.distill.report import claim, curves_png, versions, write_json
 from training.distill.teachers import LocalTeacher
 from training.distill.wheels.collecting import Models, Rounds
-from training.distill.wheels.lesson import WheelsLesson, to_be_read
+from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.lora import merged, with_lora
 from training.distill.wheels.mixing import Mixed
-from training.distill.wheels.prompts import Example, read_examples, read_prompts, restricted, room_for
+from training.distill.wheels.prompts import Example, read_examples, read_prompts, room_for
+from training.distill.wheels.reading import begin_reading, sentences_read
 from training.distill.wheels.restrictions import Restriction
-from training.distill.wheels.row import as_served, begin_row, decide_row, offset_of, read_states, settle_row
+from training.distill.wheels.row import as_served, begin_row, decide_row, offset_of, settle_row
 from training.distill.wheels.trajectories import WheelsBatch
 
 CALIBRATED = 480
 """Held-out prompts: of a third of them, some 2,000 tokens, a share of a half is known to a point."""
 BEGUN = 512
-READ_ON = 96
-"""Held-out prompts on which is seen whether sentences are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +153,7 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
         # As a threshold on the largest logit that asks about as often as the middle level.
         begin_row(models, config, loaded.train[:BEGUN], wheels.levels[len(wheels.levels) // 2])
     lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos)
+    begin_reading(models, config, lesson, loaded.train)
     stage("wheels")
     batches = _held(source, config, loaded)
     trained = stages["wheels"] = train(
@@ -161,7 +161,7 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     )
     # The newest multipliers, also where a resumed run collected nothing more.
     source.batch(steps - 1, 0, 0, 1)
-    read = sentences_read(config, loaded, lesson)
+    read = sentences_read(models, config, lesson, loaded.held)
     stage("shares")
     if wheels.judged and wheels.decided:
         own = sorted(source.own(), key=lambda one: one.length)
@@ -208,6 +208,7 @@ def _sentences(config: DistillConfig, loaded: Loaded, around: Surroundings) -> T
     work = config.out / "sentences"
     source = Rounds(config, models, loaded.train, work, steps=wheels.sentence_steps)
     lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos)
+    begin_reading(models, config, lesson, loaded.train)
     return train(
         lesson, source, _held(source, config, loaded), training, steps=wheels.sentence_steps, seed=config.seed,
         work=work, around=around,
@@ -225,28 +226,6 @@ def _told(trained: Trained) -> dict[str, Any]:
         "steps": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
         "curves": trained.curves,
     }  # fmt: skip
-
-
-@torch.no_grad()
-def sentences_read(config: DistillConfig, loaded: Loaded, lesson: WheelsLesson) -> float | None:
-    """R²: the part of the variance of what sentences allow that is read off the student's states, over held-out texts
-    under every level, in the phrasings in turn. None where nothing reads it, or there is one level alone."""
-    assert config.wheels is not None
-    wheels, some = config.wheels, loaded.held[:READ_ON]
-    if lesson.allowed is None or len(wheels.levels) < 2 or not some:
-        return None
-    found, wanted = [], []
-    for level in wheels.levels:
-        under = [Restriction(level, wheels.phrasings[at % len(wheels.phrasings)]) for at in range(len(some))]
-        prompts = [
-            restricted(one, restriction, config.data, loaded.models.tokenizer)
-            for one, restriction in zip(some, under, strict=True)
-        ]
-        states, _ = read_states(loaded.models, prompts, [one.answer for one in some])
-        found.append(lesson.allowed(states))
-        wanted.append(to_be_read(states.new_full((len(states),), level)))
-    errors, every = torch.cat(found) - torch.cat(wanted), torch.cat(wanted)
-    return 1.0 - float(errors.square().sum() / (every - every.mean(0)).square().sum())
 
 
 def share_of(texts: Sequence[Mixed]) -> float:
