@@ -17,7 +17,6 @@ from training.distill.models import load_model, load_tokenizer
 from training.distill.wheels.mixing import Asker, Looks, Mixed, always, mixed, never
 from training.distill.wheels.prompts import Example, read_examples, restricted
 from training.distill.wheels.restrictions import Restriction
-from training.distill.wheels.trajectories import GO
 
 LIMIT, AT_ONCE, FAR = 48, 256, 0.25
 
@@ -101,15 +100,10 @@ def measured(bench: Bench, texts: Sequence[Mixed]) -> dict[str, Any]:
         **bleu_and_chrf(said, bench.references[: len(said)]),
         "share": sum(text.teacher_tokens for text in texts) / tokens,
         "passes": sum(text.teacher_tokens for text in texts) / tokens,
-        "regret": sum(regret(text) for text in texts) / len(texts),
+        "regret": sum(text.regret for text in texts) / len(texts),
         "tokens": tokens,
         "said": said,
     }
-
-
-def regret(text: Mixed) -> float:
-    mine = torch.tensor([action == GO for action in text.acted], dtype=torch.bool)
-    return float((text.top_log_p[:, 0] - text.log_p)[mine].sum())
 
 
 def quantiles(bench: Bench, shares: Sequence[float], signal: str) -> list[float]:

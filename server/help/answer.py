@@ -122,11 +122,12 @@ class MixedAnswer:
         line, help_id = self.line, self._traits.help_id
         turn = self._begin_turn(Turn("student", reason, time.monotonic(), line.used))
         limit = line.left
-        bias = self._worker.offset
+        bias = BAN if help_id is None else self._worker.offset
         if help_id is not None and (self._silent or not self._may_ask):
             bias = BAN
             if self._may_ask and (limit is None or self._silent < limit):
                 limit = turn.banned = self._silent
+        biased = self._worker.unanswered
         asked = top_logprobs(self._request)
         ask = Ask(
             self._student.name,
@@ -134,7 +135,7 @@ class MixedAnswer:
             text=line.text,
             ids=self._ids("student"),
             stop_ids=() if help_id is None else (help_id,),
-            biases=() if help_id is None or not bias else ((help_id, bias),),
+            biases=() if biased is None or not bias else ((biased, bias),),
             top_logprobs=max(asked or 0, 1) if self._watch is not None and self._may_ask else asked,
             wants_ids=line.ids() is not None,
             running_usage=self._traits.running_usage[0],

@@ -75,8 +75,10 @@ def segment_body(request: GenerationRequest, ask: Ask, prompt: str | None = None
             body["top_logprobs"] = ask.top_logprobs
     if ask.stop_ids:
         body["stop_token_ids"] = [*(body.get("stop_token_ids") or ()), *ask.stop_ids]
-    if ask.biases:
-        body["logit_bias"] = (body.get("logit_bias") or {}) | {str(token): bias for token, bias in ask.biases}
+    biases = body.get("logit_bias") or {}
+    # What is no object the upstream refuses, in its own words.
+    if ask.biases and isinstance(biases, dict):
+        body["logit_bias"] = biases | {str(token): bias for token, bias in ask.biases}
     if ask.wants_ids:
         body["return_token_ids"] = True
     if ask.nth and isinstance(body.get("seed"), int):

@@ -19,6 +19,9 @@ class CannotHelp(Exception):
 @dataclass(frozen=True, slots=True)
 class Traits:
     help_id: int | None = None
+    """The token that the student asks with, where it does."""
+    silenced_id: int | None = None
+    """The token that it would ask with, where it is watched instead: one that was trained to ask would write it."""
     student_trims: bool = False
     """Its chat template takes white space from the end of a message that is to be continued."""
     teacher_trims: bool = False
@@ -32,7 +35,7 @@ class Traits:
 
 async def look(student: Upstream, teacher: Upstream, settings: HelpSettings) -> Traits:
     """Raises CannotHelp, and UpstreamFault where one of them cannot be reached."""
-    help_id = await _help_id(student, settings)
+    help_id, silenced_id = await _help_id(student, settings), await _silenced_id(student, settings)
     continues, trims, told = [], [], []
     for upstream in (student, teacher):
         whole, spaced = await _continued(upstream, "a"), await _continued(upstream, "a \n")
@@ -44,7 +47,7 @@ async def look(student: Upstream, teacher: Upstream, settings: HelpSettings) -> 
         body = {"prompt": text, "add_special_tokens": False}
         ours, theirs = await student.tokenize(body), await teacher.tokenize(body)
         same = same and isinstance(ours, list) and ours == theirs
-    return Traits(help_id, trims[0], trims[1], all(continues), (told[0], told[1]), same)
+    return Traits(help_id, silenced_id, trims[0], trims[1], all(continues), (told[0], told[1]), same)
 
 
 async def _help_id(student: Upstream, settings: HelpSettings) -> int | None:
@@ -64,6 +67,15 @@ async def _help_id(student: Upstream, settings: HelpSettings) -> int | None:
             "`tw distill wheels` has trained, name its token with help.token, or set help.by = policy"
         )
     return ids[0]
+
+
+async def _silenced_id(student: Upstream, settings: HelpSettings) -> int | None:
+    if settings.by != "policy" or settings.token_id is not None:
+        return settings.token_id if settings.by == "policy" else None
+    ids = await student.tokenize({"prompt": settings.token, "add_special_tokens": False})
+    other = await student.tokenize({"prompt": f"{settings.token}x", "add_special_tokens": False})
+    # What no vocabulary holds is one and the same token to some tokenizers.
+    return ids[0] if isinstance(ids, list) and len(ids) == 1 and ids != other else None
 
 
 async def _continued(upstream: Upstream, text: str) -> Any:

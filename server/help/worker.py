@@ -72,7 +72,9 @@ class HelpWorker:
     @property
     def unanswered(self) -> int | None:
         """The token that the student asks with, which it must not write where nobody would answer it."""
-        return None if self.traits is None else self.traits.help_id
+        if self.traits is None:
+            return None
+        return self.traits.silenced_id if self.traits.help_id is None else self.traits.help_id
 
     def prompt(self, request: GenerationRequest, aim: Aim) -> str | None:
         """The prompt with the restriction in words that fits the budget; None: as it is."""

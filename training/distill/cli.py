@@ -21,6 +21,8 @@ from training.distill.errors import CannotDistill, DistillationFailed
 CONFIG = click.Path(path_type=Path, dir_okay=False)
 READ = 0.8
 """Below this part of what sentences allow, a student of wheels is said not to tell them apart."""
+CLEARLY = 0.05
+"""By this part of the other's one way of asking must leave less regret to be called the better one."""
 
 
 @click.group()
@@ -276,12 +278,36 @@ def _asked_and_got(report: dict[str, Any]) -> list[str]:
     if rows:
         pairs = ", ".join(f"{row['requested']:.0%}: {row['realised']:.1%}" for row in rows if not row["held_out"])
         lines.append(f"tokens of the teacher, asked for and got: {pairs}")
+    lines += _worth_it(report.get("asking"))
     read = report.get("sentences_read")
     if read is not None and read < READ:
         lines.append(
             f"Warning: the student's states tell only {max(read, 0.0):.0%} of what the sentences allow, so it asks "
             "alike under all of them. More wheels.sentence_steps teach it to read them."
         )
+    return lines
+
+
+def _worth_it(asking: dict[str, Any] | None) -> list[str]:
+    """What asking leaves of the student's regret, and who asks better."""
+    if not asking:
+        return []
+    levels = asking["levels"]
+    told = ", ".join(
+        f"{one['requested']:.0%}: {one['left']:.2f} by the sentence and {one['threshold_left']:.2f} by a threshold"
+        for one in levels
+    )
+    lines = [f"regret that is left, nats a text ({asking['alone']:.2f} alone): {told}"]
+    mine, rival = (sum(one[name] for one in levels) for name in ("left", "threshold_left"))
+    if mine > (1 + CLEARLY) * rival:
+        lines.append(
+            "Warning: for as many tokens a threshold on its largest probability helps this student more than its own "
+            'asking does. help.by = "policy" serves it that way.'
+        )
+    elif rival > (1 + CLEARLY) * mine:
+        lines.append('Its own asking helps it more than a threshold does: serve it with help.by = "student".')
+    else:
+        lines.append("A threshold on its largest probability would help it as much.")
     return lines
 
 

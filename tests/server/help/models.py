@@ -255,7 +255,7 @@ def mixed(
 ) -> MixedAnswer:
     given = Settings(**{"by": "student", "token_id": HELP_ID, **settings})
     help_id = HELP_ID if given.by == "student" else None
-    worker = HelpWorker(given, traits=Traits(help_id, student.trims, teacher.trims))
+    worker = HelpWorker(given, traits=Traits(help_id, None, student.trims, teacher.trims))
     watch = Doubting() if given.by == "policy" else None
     return MixedAnswer(worker, request, student, teacher, ledger or Ledger(), watch=watch)
 

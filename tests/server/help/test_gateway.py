@@ -168,6 +168,14 @@ async def test_a_client_s_own_biases_stay_where_the_student_must_not_ask(tmp_pat
     assert (pair.teacher.requests[0].body or {})["logit_bias"] == {"3": 1}
 
 
+@pytest.mark.parametrize("by", ["student", "policy"])
+async def test_biases_that_are_no_object_go_on_as_they_came(tmp_path: Path, by: str) -> None:
+    async with helping(tmp_path, by=by) as (gateway, pair):
+        status, _, _ = await gateway.chat(QUESTION, logit_bias=[3])
+    assert status == 200
+    assert (pair.student.requests[0].body or {})["logit_bias"] == [3]
+
+
 @pytest.mark.parametrize("mode", ["503", "hang_mid_stream", "cut", "html"])
 async def test_a_teacher_that_fails_costs_nobody_an_answer(tmp_path: Path, mode: Any) -> None:
     async with scripted_pair() as pair:
@@ -264,6 +272,16 @@ async def test_a_watched_student_is_helped_where_its_probabilities_are_low(tmp_p
     ]
 
 
+async def test_a_student_that_would_ask_by_itself_is_kept_from_it_where_it_is_watched(tmp_path: Path) -> None:
+    async with helping(tmp_path, by="policy") as (gateway, pair):
+        _, _, data = await gateway.chat(QUESTION)
+        await gateway.chat(QUESTION, model="student", logit_bias={"3": 1})
+    assert content(data) == TEXT
+    watched, forced = ((request.body or {})["logit_bias"] for request in pair.student.requests)
+    assert watched == {str(HELP_ID): -100}
+    assert forced == {"3": 1, str(HELP_ID): -100}
+
+
 class Tells:
     """An upstream that has, or has not, a `/tokenize`."""
 
@@ -290,6 +308,13 @@ async def test_what_the_models_can_do_is_asked_of_them() -> None:
     assert await look(able, other, asks) == Traits(300, chat_continues=False, running_usage=(True, True))
     mute: Any = Tells(None)
     assert await look(mute, mute, Help(by="policy")) == Traits()
+    watched = Help(by="policy")
+    assert (await look(able, plain, watched)) == Traits(None, 300, running_usage=(True, True), one_tokenizer=True)
+    assert (await look(plain, plain, watched)).silenced_id is None
+    # All that it has not seen is one token to some.
+    unknowing: Any = Tells({"<help>": [3], "<help>x": [3]})
+    assert (await look(unknowing, plain, watched)).silenced_id is None
+    assert (await look(mute, mute, Help(by="policy", token_id=5))).silenced_id == 5
     with pytest.raises(CannotHelp, match="has no token <help>"):
         await look(plain, plain, asks)
     with pytest.raises(CannotHelp, match=r"set help\.token_id"):

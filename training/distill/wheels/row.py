@@ -16,7 +16,7 @@ from training.distill.config import DistillConfig
 from training.distill.models import head_of, states
 from training.distill.wheels.collecting import Models
 from training.distill.wheels.lesson import WheelsLesson
-from training.distill.wheels.mixing import Mixed, by_help, mixed
+from training.distill.wheels.mixing import Asker, Mixed, by_help, mixed
 from training.distill.wheels.prompts import Example, restricted
 from training.distill.wheels.restrictions import Restriction
 from training.distill.wheels.trajectories import NEITHER, Trajectory, WheelsBatch, collate_trajectories
@@ -146,9 +146,14 @@ def settle_row(models: Models, config: DistillConfig, examples: Sequence[Example
 
 
 def as_served(
-    models: Models, examples: Sequence[Example], config: DistillConfig, restriction: Restriction, offset: float = 0.0
+    models: Models,
+    examples: Sequence[Example],
+    config: DistillConfig,
+    restriction: Restriction | None,
+    ask: Asker | None = None,
 ) -> tuple[list[list[int]], list[Mixed]]:
-    """Prompts, and the student's texts under one restriction as it is served: greedy, `<help>` where likeliest."""
+    """Prompts, and the student's texts under one restriction as it is served: greedy, helped where `<help>` is
+    likeliest, or where `ask` says."""
     assert config.wheels is not None
     wheels = config.wheels
     every: list[list[int]] = []
@@ -158,7 +163,7 @@ def as_served(
         prompts = [restricted(one, restriction, config.data, models.tokenizer) for one in some]
         every += prompts
         found += mixed(
-            models.student, models.teacher, prompts, [one.prompt for one in some], by_help(offset),
+            models.student, models.teacher, prompts, [one.prompt for one in some], ask or by_help(),
             limits=[max(1, min(wheels.max_new_tokens, config.data.context - len(prompt))) for prompt in prompts],
             eos=models.eos, pad_id=models.pad_id, vocabulary=models.vocabulary, help_id=models.help_id,
             segment=wheels.segment,

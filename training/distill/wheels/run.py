@@ -17,10 +17,11 @@ from training.distill.models import check_head, export, load_model, load_tokeniz
 from training.distill.pair import check_context
 from training.distill.report import claim, curves_png, versions, write_json
 from training.distill.teachers import LocalTeacher
+from training.distill.wheels.asking import compared, share_of
 from training.distill.wheels.collecting import Models, Rounds
 from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.lora import merged, with_lora
-from training.distill.wheels.mixing import Mixed
+from training.distill.wheels.mixing import Mixed, by_help
 from training.distill.wheels.prompts import Example, read_examples, read_prompts, room_for
 from training.distill.wheels.reading import begin_reading, sentences_read
 from training.distill.wheels.restrictions import Restriction
@@ -171,7 +172,11 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     if models.help_id is not None and loaded.held:
         for _ in range(wheels.settling):
             settle_row(models, config, loaded.held[:CALIBRATED])
-    realised, offsets = calibrated(config, loaded) if models.help_id is not None and loaded.held else ([], {})
+    realised: list[dict[str, Any]] = []
+    offsets: dict[str, float] = {}
+    asking: dict[str, Any] | None = None
+    if models.help_id is not None and loaded.held:
+        realised, offsets, asking = calibrated(config, loaded)
     told = {
         "token": wheels.token, "token_id": models.help_id, "segment": wheels.segment, "levels": list(wheels.levels),
         "phrasings": list(wheels.phrasings), "held_out": list(wheels.held_out), "separator": "\n",
@@ -186,7 +191,8 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
         "device": str(around.accelerator.device), "data": loaded.told, "vocabulary": models.vocabulary,
         "student_parameters": parameters(models.student), "teacher_parameters": parameters(models.teacher),
         "stages": {name: _told(one) for name, one in stages.items()}, "validation": trained.final,
-        "rounds": source.history, "restrictions": realised, "sentences_read": read, "wheels": told,
+        "rounds": source.history, "restrictions": realised, "asking": asking,
+        "sentences_read": read, "wheels": told,
     }  # fmt: skip
     curves_png({name: one.curves for name, one in stages.items()}, config.out / "curves.png")
     if source.history and models.help_id is not None:
@@ -228,17 +234,14 @@ def _told(trained: Trained) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def share_of(texts: Sequence[Mixed]) -> float:
-    return sum(one.teacher_tokens for one in texts) / max(1, sum(len(one.tokens) for one in texts))
-
-
-def calibrated(config: DistillConfig, loaded: Loaded) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Requested and realised share on held-out prompts, per level and phrasing; and for each level the offset on
-    `<help>`'s logit at which the share is met, what pacing starts from: a quantile of its score, taken again on the
-    texts that the first one gives."""
+def calibrated(config: DistillConfig, loaded: Loaded) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, Any]]:
+    """Requested and realised share on held-out prompts, per level and phrasing; for each level the offset on `<help>`'s
+    logit at which the share is met, what pacing starts from: a quantile of its score, taken again on the texts that
+    the first one gives; and whether asking by the sentence is worth it (`compared`)."""
     assert config.wheels is not None
     wheels, some = config.wheels, loaded.held[:CALIBRATED]
     rows, offsets = [], {}
+    asked: list[tuple[float, list[Mixed]]] = []
     for level in wheels.levels:
         for phrasing in (wheels.phrasings[0], *wheels.held_out[:1]):
             restriction = Restriction(level, phrasing)
@@ -248,6 +251,7 @@ def calibrated(config: DistillConfig, loaded: Loaded) -> tuple[list[dict[str, An
             if held:
                 continue
             offset = offset_of(texts, level, wheels.segment)
-            _, again = as_served(loaded.models, some, config, restriction, offset)
+            asked.append((level, texts))
+            _, again = as_served(loaded.models, some, config, restriction, by_help(offset))
             offsets[f"{level:g}"] = round(offset_of(again, level, wheels.segment), 3)
-    return rows, offsets
+    return rows, offsets, compared(loaded.models, config, some, asked)

@@ -88,7 +88,7 @@ def test_the_verb_prints_what_was_done(folder: Path, written_config: Write) -> N
 
 
 def test_the_configuration_on_the_page_can_be_read(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs/distill/wheels.md").read_text()
+    page = (Path(__file__).parents[4] / "docs/distill/wheels.md").read_text()
     file = tmp_path / "config.toml"
     file.write_text(page.split("```toml\n")[1].split("```")[0])
     assert read_config(file, "wheels").wheels is not None

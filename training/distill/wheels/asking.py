@@ -1,0 +1,57 @@
+"""Whether asking by the sentence is worth it: what it leaves of the student's regret, beside what a threshold on the
+same student's largest probability leaves for as many of the teacher's tokens."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.distill.config import DistillConfig
+from training.distill.models import head_of
+from training.distill.wheels.collecting import Models
+from training.distill.wheels.mixing import Mixed, by_largest_probability, never
+from training.distill.wheels.prompts import Example
+from training.distill.wheels.row import as_served, read_states
+
+DENSER = (1.0, 1.3)
+"""Helped texts hold fewer doubtful states than the unhelped ones that thresholds are taken from: the first gets rather
+less than the level, the second about as much."""
+AT_ONCE = 256
+
+
+def compared(
+    models: Models, config: DistillConfig, examples: Sequence[Example], asked: Sequence[tuple[float, Sequence[Mixed]]]
+) -> dict[str, Any]:
+    """`asked`: for each level its share and the texts of `examples` under it. Nats that the student's own words of a
+    text lie below the teacher's likeliest, in the mean: `alone` (no sentence, no help), and for each level `share`
+    (got), `left`, and `threshold_left`, on straight lines between thresholds."""
+    prompts, alone = as_served(models, examples, config, None, never)
+    states, _ = read_states(models, prompts, [text.tokens for text in alone])
+    head = head_of(models.student, models.vocabulary)
+    with torch.no_grad():
+        parts = [torch.log_softmax(head.logits(some), -1).max(-1).values for some in torch.split(states, AT_ONCE)]
+    sure = torch.cat(parts).exp().cpu()
+    points = [(0.0, _left(alone)), (1.0, 0.0)]
+    for part in sorted({min(1.0, level * more) for level, _ in asked for more in DENSER}):
+        threshold = float(torch.quantile(sure, part))
+        _, texts = as_served(models, examples, config, None, by_largest_probability(threshold))
+        points.append((share_of(texts), _left(texts)))
+    shares, lefts = zip(*sorted(points), strict=True)
+    levels = [
+        {
+            "requested": level, "share": share_of(texts), "left": _left(texts),
+            "threshold_left": float(np.interp(share_of(texts), shares, lefts)),
+        }
+        for level, texts in asked
+    ]  # fmt: skip
+    return {"alone": _left(alone), "levels": levels}
+
+
+def share_of(texts: Sequence[Mixed]) -> float:
+    return sum(one.teacher_tokens for one in texts) / max(1, sum(len(one.tokens) for one in texts))
+
+
+def _left(texts: Sequence[Mixed]) -> float:
+    return fmean(text.regret for text in texts)
