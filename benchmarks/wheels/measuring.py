@@ -100,7 +100,7 @@ def measured(bench: Bench, texts: Sequence[Mixed]) -> dict[str, Any]:
         **bleu_and_chrf(said, bench.references[: len(said)]),
         "share": sum(text.teacher_tokens for text in texts) / tokens,
         "passes": sum(text.teacher_tokens for text in texts) / tokens,
-        "regret": sum(text.regret for text in texts) / len(texts),
+        "regret": sum(float(text.regrets.sum()) for text in texts) / len(texts),
         "tokens": tokens,
         "said": said,
     }

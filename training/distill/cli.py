@@ -297,7 +297,7 @@ def _worth_it(asking: dict[str, Any] | None) -> list[str]:
         f"{one['requested']:.0%}: {one['left']:.2f} by the sentence and {one['threshold_left']:.2f} by a threshold"
         for one in levels
     )
-    lines = [f"regret that is left, nats a text ({asking['alone']:.2f} alone): {told}"]
+    lines = [f"regret left in a text, nats ({asking['alone']:.2f} alone): {told}"]
     mine, rival = (sum(one[name] for one in levels) for name in ("left", "threshold_left"))
     if mine > (1 + CLEARLY) * rival:
         lines.append(

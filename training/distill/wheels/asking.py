@@ -25,33 +25,36 @@ def compared(
     models: Models, config: DistillConfig, examples: Sequence[Example], asked: Sequence[tuple[float, Sequence[Mixed]]]
 ) -> dict[str, Any]:
     """`asked`: for each level its share and the texts of `examples` under it. Nats that the student's own words of a
-    text lie below the teacher's likeliest, in the mean: `alone` (no sentence, no help), and for each level `share`
-    (got), `left`, and `threshold_left`, on straight lines between thresholds."""
+    text lie below the teacher's likeliest, in the mean, each cut at `wheels.worst` as what they earn is: `alone` (no
+    sentence, no help), and for each level `share` (got), `left`, and `threshold_left`, on straight lines between
+    thresholds."""
+    assert config.wheels is not None
+    worst = config.wheels.worst
+
+    def mean(texts: Sequence[Mixed]) -> float:
+        return fmean(float(text.regrets.clamp_max(worst).sum()) for text in texts)
+
     prompts, alone = as_served(models, examples, config, None, never)
     states, _ = read_states(models, prompts, [text.tokens for text in alone])
     head = head_of(models.student, models.vocabulary)
     with torch.no_grad():
         parts = [torch.log_softmax(head.logits(some), -1).max(-1).values for some in torch.split(states, AT_ONCE)]
     sure = torch.cat(parts).exp().cpu()
-    points = [(0.0, _left(alone)), (1.0, 0.0)]
+    points = [(0.0, mean(alone)), (1.0, 0.0)]
     for part in sorted({min(1.0, level * more) for level, _ in asked for more in DENSER}):
         threshold = float(torch.quantile(sure, part))
         _, texts = as_served(models, examples, config, None, by_largest_probability(threshold))
-        points.append((share_of(texts), _left(texts)))
+        points.append((share_of(texts), mean(texts)))
     shares, lefts = zip(*sorted(points), strict=True)
     levels = [
         {
-            "requested": level, "share": share_of(texts), "left": _left(texts),
+            "requested": level, "share": share_of(texts), "left": mean(texts),
             "threshold_left": float(np.interp(share_of(texts), shares, lefts)),
         }
         for level, texts in asked
     ]  # fmt: skip
-    return {"alone": _left(alone), "levels": levels}
+    return {"alone": mean(alone), "levels": levels}
 
 
 def share_of(texts: Sequence[Mixed]) -> float:
     return sum(one.teacher_tokens for one in texts) / max(1, sum(len(one.tokens) for one in texts))
-
-
-def _left(texts: Sequence[Mixed]) -> float:
-    return fmean(text.regret for text in texts)

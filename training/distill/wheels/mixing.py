@@ -65,10 +65,10 @@ class Mixed:
         return torch.tensor([action != INSIDE for action in self.acted], dtype=torch.bool, device=self.score.device)
 
     @property
-    def regret(self) -> float:
-        """Nats that the student's own words lie below the teacher's likeliest: what asking can save."""
+    def regrets(self) -> Tensor:
+        """Nats that each of the student's own words lies below the teacher's likeliest: what asking can save."""
         mine = torch.tensor([action == GO for action in self.acted], dtype=torch.bool, device=self.log_p.device)
-        return float((self.top_log_p[:, 0] - self.log_p)[mine].sum())
+        return (self.top_log_p[:, 0] - self.log_p)[mine]
 
     @property
     def segments(self) -> int:

@@ -20,8 +20,8 @@ from training.distill.wheels.trajectories import ASK, GO, INSIDE
 def test_regret_is_of_the_student_s_own_words() -> None:
     log_p, best = torch.tensor([-3.0, -3.0, -3.0, -0.5]), torch.tensor([[-1.0], [-1.0], [-1.0], [-0.5]])
     text = Mixed([1] * 4, [GO, ASK, INSIDE, GO], [1] * 4, True, log_p, torch.zeros(4, 1), best, torch.zeros(4))
-    assert text.regret == pytest.approx(2.0)
-    assert replace(text, acted=[GO] * 4).regret == pytest.approx(6.0)
+    assert text.regrets.tolist() == [2.0, 0.0]
+    assert replace(text, acted=[GO] * 4).regrets.tolist() == [2.0, 2.0, 2.0, 0.0]
 
 
 def test_a_threshold_leaves_what_it_leaves_and_one_who_knows_leaves_less(folder: Path) -> None:
@@ -36,7 +36,8 @@ def test_a_threshold_leaves_what_it_leaves_and_one_who_knows_leaves_less(folder:
         found: dict[str, float] = compared(loaded.models, config, some, [(level, texts(ask))])["levels"][0]
         return found
 
-    alone = sum(text.regret for text in texts(never)) / len(some)
+    # No word earns less than minus a nat.
+    alone = sum(min(1.0, one) for text in texts(never) for one in text.regrets.tolist()) / len(some)
     knows = row(by_disagreement(0.5))
     assert compared(loaded.models, config, some, [])["alone"] == pytest.approx(alone)
     assert knows["share"] == pytest.approx(share_of(texts(by_disagreement(0.5))))
@@ -60,7 +61,7 @@ def test_the_better_way_to_ask_is_named(left: float, rival: float, said: str) ->
     levels = [{"requested": 0.1, "share": 0.1, "left": left, "threshold_left": rival}]
     found = _worth_it({"alone": 3.0, "levels": levels})
     assert found[0] == (
-        f"regret that is left, nats a text (3.00 alone): 10%: {left:.2f} by the sentence and {rival:.2f} by a threshold"
+        f"regret left in a text, nats (3.00 alone): 10%: {left:.2f} by the sentence and {rival:.2f} by a threshold"
     )
     assert said in found[1]
     assert _worth_it(None) == []
@@ -69,4 +70,4 @@ def test_the_better_way_to_ask_is_named(left: float, rival: float, said: str) ->
 def test_the_command_says_what_asking_leaves(folder: Path, written_config: Write) -> None:
     done = CliRunner().invoke(distill, ["wheels", "--config", str(written_config(sections(folder, wheels=SMALL)))])
     assert done.exit_code == 0, done.output
-    assert "regret that is left, nats a text (" in done.stdout
+    assert "regret left in a text, nats (" in done.stdout
