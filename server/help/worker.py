@@ -77,8 +77,9 @@ class HelpWorker:
         return self.traits.silenced_id if self.traits.help_id is None else self.traits.help_id
 
     def prompt(self, request: GenerationRequest, aim: Aim) -> str | None:
-        """The prompt with the restriction in words that fits the budget; None: as it is."""
-        if not self.settings.restriction:
+        """The prompt with the restriction in words that fits the budget; None: as it is. Who is watched need not be
+        told."""
+        if self.settings.by != "student" or not self.settings.restriction:
             return None
         share = tokens_share(self.promise.share, aim, self.settings.tokens, self.traffic)
         return restricted(request, self.settings.restriction, percent(share, self.settings.levels))

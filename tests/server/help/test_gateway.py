@@ -273,10 +273,12 @@ async def test_a_watched_student_is_helped_where_its_probabilities_are_low(tmp_p
 
 
 async def test_a_student_that_would_ask_by_itself_is_kept_from_it_where_it_is_watched(tmp_path: Path) -> None:
-    async with helping(tmp_path, by="policy") as (gateway, pair):
+    async with helping(tmp_path, by="policy", restriction="{percent}% {prompt}") as (gateway, pair):
         _, _, data = await gateway.chat(QUESTION)
         await gateway.chat(QUESTION, model="student", logit_bias={"3": 1})
     assert content(data) == TEXT
+    # Nor is it told how often it may.
+    assert (pair.student.requests[0].body or {})["messages"][0]["content"] == QUESTION
     watched, forced = ((request.body or {})["logit_bias"] for request in pair.student.requests)
     assert watched == {str(HELP_ID): -100}
     assert forced == {"3": 1, str(HELP_ID): -100}
