@@ -35,6 +35,8 @@ EXAMPLE, TEACHER = ROOT / "examples" / "asking", ROOT / "server" / "shipped" / "
 WHEELS = "wheels"
 SAID = (TRAINED[0], TRAINED[4], *HELD_OUT)
 """Phrasings whose shares are measured."""
+BEYOND = 0.1
+"""Added to the logit of `<help>` for one more point under the loosest sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,9 @@ def of_seed(work: Path, size: AskingSizes, seed: int) -> dict[str, Any]:
             if phrasing == TRAINED[0]:
                 points.append(point)
             asked.append({"requested": share, "realised": point["share"], "held_out": phrasing in HELD_OUT})
+    # So that the last share asked for is on a line, too, where a little less was got.
+    most = Restriction(SHARES[-1], TRAINED[0])
+    points.append(right(bench, texts_of(bench, bench.test, by_help(BEYOND), restriction=most)))
     ends = [right(bench, texts_of(bench, bench.test, ask)) for ask in (never, always)]
     ways = {WHEELS: points + ends, **rivals(bench, right, ends, (0.01, *SHARES, 0.13), (0.02, 0.06, 0.12))}
     ways["disagreement"] = [right(bench, texts_of(bench, bench.test, by_disagreement(0.0))), *ends]
