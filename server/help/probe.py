@@ -70,8 +70,10 @@ async def _help_id(student: Upstream, settings: HelpSettings) -> int | None:
 
 
 async def _silenced_id(student: Upstream, settings: HelpSettings) -> int | None:
-    if settings.by != "policy" or settings.token_id is not None:
-        return settings.token_id if settings.by == "policy" else None
+    if settings.by != "policy":
+        return None
+    if settings.token_id is not None:
+        return settings.token_id
     ids = await student.tokenize({"prompt": settings.token, "add_special_tokens": False})
     other = await student.tokenize({"prompt": f"{settings.token}x", "add_special_tokens": False})
     # What no vocabulary holds is one and the same token to some tokenizers.

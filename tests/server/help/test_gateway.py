@@ -168,9 +168,9 @@ async def test_a_client_s_own_biases_stay_where_the_student_must_not_ask(tmp_pat
     assert (pair.teacher.requests[0].body or {})["logit_bias"] == {"3": 1}
 
 
-@pytest.mark.parametrize("by", ["student", "policy"])
-async def test_biases_that_are_no_object_go_on_as_they_came(tmp_path: Path, by: str) -> None:
-    async with helping(tmp_path, by=by) as (gateway, pair):
+@pytest.mark.parametrize("settings", [{"offset": 1.0}, {"by": "policy"}], ids=["asks", "watched"])
+async def test_biases_that_are_no_object_go_on_as_they_came(tmp_path: Path, settings: dict[str, Any]) -> None:
+    async with helping(tmp_path, **settings) as (gateway, pair):
         status, _, _ = await gateway.chat(QUESTION, logit_bias=[3])
     assert status == 200
     assert (pair.student.requests[0].body or {})["logit_bias"] == [3]

@@ -150,11 +150,13 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     work = config.out / "wheels"
     work.mkdir(parents=True, exist_ok=True)
     source = Rounds(config, models, loaded.train, work / "rounds", steps=steps, prompts=loaded.prompts)
-    if models.help_id is not None and not (work / "checkpoints").exists():
+    fresh = not (work / "checkpoints").exists()
+    if models.help_id is not None and fresh:
         # As a threshold on the largest logit that asks about as often as the middle level.
         begin_row(models, config, loaded.train[:BEGUN], wheels.levels[len(wheels.levels) // 2])
     lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos)
-    begin_reading(models, config, lesson, loaded.train)
+    if fresh:
+        begin_reading(models, config, lesson, loaded.train)
     stage("wheels")
     batches = _held(source, config, loaded)
     trained = stages["wheels"] = train(
@@ -214,7 +216,8 @@ def _sentences(config: DistillConfig, loaded: Loaded, around: Surroundings) -> T
     work = config.out / "sentences"
     source = Rounds(config, models, loaded.train, work, steps=wheels.sentence_steps)
     lesson = WheelsLesson(models.student, config, vocabulary=models.vocabulary, help_id=models.help_id, eos=models.eos)
-    begin_reading(models, config, lesson, loaded.train)
+    if not (work / "checkpoints").exists():
+        begin_reading(models, config, lesson, loaded.train)
     return train(
         lesson, source, _held(source, config, loaded), training, steps=wheels.sentence_steps, seed=config.seed,
         work=work, around=around,

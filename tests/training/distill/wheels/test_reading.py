@@ -4,13 +4,15 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.training.distill.wheels.small import SMALL, Write, batch_of, sections, wheels
+from tests.training.distill.wheels.small import SMALL, Write, batch_of, run, sections, wheels
 from training.distill.cli import distill
+from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.reading import begin_reading, sentences_read
 from training.distill.wheels.run import load
 
@@ -74,6 +76,22 @@ def test_reading_begins_at_what_the_states_tell_already(folder: Path) -> None:
     assert 0 < read() <= 1
     lesson.allowed = None
     begin_reading(loaded.models, config, lesson, loaded.train)
+
+
+def test_both_stages_begin_so_and_go_on_where_they_were(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[WheelsLesson] = []
+
+    def begin(models: Any, config: Any, lesson: WheelsLesson, examples: Any) -> None:
+        begun.append(lesson)
+        begin_reading(models, config, lesson, examples)
+
+    monkeypatch.setattr("training.distill.wheels.run.begin_reading", begin)
+    config = wheels(folder, sentence_steps=2)
+    run(config)
+    assert len(begun) == 2
+    # What was learned since must not be thrown away, nor looked for again.
+    run(config)
+    assert len(begun) == 2
 
 
 def test_the_command_says_what_was_asked_for_and_got_and_whether_sentences_are_read(
