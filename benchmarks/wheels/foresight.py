@@ -48,7 +48,8 @@ def seen(bench: Bench, examples: Sequence[Example], restriction: Restriction) ->
             limits=[max(1, min(LIMIT, bench.context - len(one.prompt))) for one in some], eos=1, pad_id=0,
             vocabulary=bench.vocabulary, help_id=bench.help_id, top_k=32,
         )  # fmt: skip
-        state, logit = read_states(models, prompts, [text.tokens for text in texts])
+        read = zip(*read_states(models, prompts, [text.tokens for text in texts]), strict=True)
+        state, logit = (torch.cat(part) for part in read)
         with torch.no_grad():
             log_q = torch.log_softmax(head.logits(state), -1)
         own = torch.cat([torch.tensor(text.own) for text in texts])

@@ -13,12 +13,11 @@ from training.distill.models import head_of
 from training.distill.wheels.collecting import Models
 from training.distill.wheels.mixing import Mixed, by_largest_probability, never
 from training.distill.wheels.prompts import Example
-from training.distill.wheels.row import as_served, read_states
+from training.distill.wheels.row import AT_ONCE, as_served, read_states
 
 DENSER = (1.0, 1.3)
 """Helped texts hold fewer doubtful states than the unhelped ones that thresholds are taken from: the first gets rather
 less than the level, the second about as much."""
-AT_ONCE = 256
 
 
 def compared(
@@ -35,10 +34,13 @@ def compared(
         return fmean(float(text.regrets.clamp_max(worst).sum()) for text in texts)
 
     prompts, alone = as_served(models, examples, config, None, never)
-    states, _ = read_states(models, prompts, [text.tokens for text in alone])
     head = head_of(models.student, models.vocabulary)
     with torch.no_grad():
-        parts = [torch.log_softmax(head.logits(some), -1).max(-1).values for some in torch.split(states, AT_ONCE)]
+        parts = [
+            torch.log_softmax(head.logits(some), -1).max(-1).values
+            for states, _ in read_states(models, prompts, [text.tokens for text in alone])
+            for some in torch.split(states, AT_ONCE)
+        ]
     sure = torch.cat(parts).exp().cpu()
     points = [(0.0, mean(alone)), (1.0, 0.0)]
     for part in sorted({min(1.0, level * more) for level, _ in asked for more in DENSER}):

@@ -6,7 +6,7 @@ the row that solves a (weighted, ridge) least-squares problem over the states (N
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,22 +26,42 @@ DECIDING = 100
 """Steps of L-BFGS: some seconds; it has come to rest long before."""
 SOFTNESS = 0.5
 """Nats over which a decision counts as doubtful."""
+AT_ONCE = 256
+"""States whose logits exist at one time."""
 
 
-def solved(read: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """(N, width), (N,), (N,) -> (width,): the row whose product with the states comes nearest to `wanted`."""
-    assert len(read) == len(wanted) == len(weight)
-    heavy = read.double() * weight.double()[:, None]
-    square = heavy.T @ read.double()
-    square += RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64, device=read.device)
-    found: Tensor = torch.linalg.solve(square, heavy.T @ wanted.double())
-    return found.float()
+class Squares:
+    """A weighted ridge least-squares problem over states (N, width), of which only sums are kept: (width, width) and
+    (width, wanted). The states of all texts under all levels are gigabytes where a student is some thousands wide."""
+
+    def __init__(self) -> None:
+        self.square: Tensor | None = None
+        self.product: Tensor | None = None
+
+    def add(self, read: Tensor, wanted: Tensor, weight: Tensor | None = None) -> None:
+        """States (n, width), what is wanted there, (n,) or (n, m), and how much each counts, (n,): alike if None."""
+        assert len(read) == len(wanted)
+        exact = read.double()
+        heavy = exact if weight is None else exact * weight.double()[:, None]
+        square, product = heavy.T @ exact, heavy.T @ wanted.double()
+        self.square = square if self.square is None else self.square + square
+        self.product = product if self.product is None else self.product + product
+
+    def solution(self) -> Tensor:
+        """(width,) or (width, m): whose product with the states comes nearest to what is wanted."""
+        assert self.square is not None
+        assert self.product is not None
+        ridge = RIDGE * self.square.diagonal().mean()
+        one = torch.eye(len(self.square), dtype=torch.float64, device=self.square.device)
+        found: Tensor = torch.linalg.solve(self.square + ridge * one, self.product)
+        return found.float()
 
 
 def read_states(
     models: Models, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
-) -> tuple[Tensor, Tensor]:
-    """States of the texts (N, width), and the student's largest logit of a word at each (N,)."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """States of some of the texts (n, width), and the student's largest logit of a word at each (n,), until all texts
+    are read in their order."""
     rows = [
         Trajectory(
             0, None, tuple(prompt), tuple(text), (NEITHER,) * len(text), torch.zeros(len(text)),
@@ -50,8 +70,7 @@ def read_states(
         for prompt, text in zip(prompts, texts, strict=True)
         if len(text)
     ]  # fmt: skip
-    found: list[tuple[Tensor, Tensor]] = []
-    was = models.student.training
+    head, was = head_of(models.student, models.vocabulary), models.student.training
     models.student.eval()
     try:
         for start in range(0, len(rows), 64):
@@ -61,10 +80,10 @@ def read_states(
             with torch.no_grad():
                 last = states(models.student, batch).last
                 at = last[torch.arange(len(last), device=last.device)[:, None], batch.states[:, :-1]][batch.alive]
-                found.append((at.float(), head_of(models.student, models.vocabulary).logits(at).max(-1).values))
+                largest = torch.cat([head.logits(some).max(-1).values for some in torch.split(at, AT_ONCE)])
+            yield at.float(), largest
     finally:
         models.student.train(was)
-    return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
 
 
 def begin_row(models: Models, config: DistillConfig, examples: Sequence[Example], share: float) -> None:
@@ -79,9 +98,12 @@ def begin_row(models: Models, config: DistillConfig, examples: Sequence[Example]
         )
         for one in examples
     ]
-    read, largest = read_states(models, prompts, [one.answer for one in examples])
-    level = torch.full_like(largest, float(torch.quantile(largest, share)))
-    _put(models, solved(read, level, torch.ones_like(level)))
+    problem, every = Squares(), []
+    for read, largest in read_states(models, prompts, [one.answer for one in examples]):
+        problem.add(read, torch.ones_like(largest))
+        every.append(largest)
+    # What gives 1 everywhere, times the level, gives the level.
+    _put(models, problem.solution() * torch.quantile(torch.cat(every), share))
 
 
 def decided(read: Tensor, largest: Tensor, worth: Tensor, price: Tensor, row: Tensor) -> Tensor:
@@ -130,19 +152,22 @@ def settle_row(models: Models, config: DistillConfig, examples: Sequence[Example
     assert models.help_id is not None
     assert config.wheels is not None
     wheels = config.wheels
-    reads, wants, weights = [], [], []
+    problem = Squares()
     for level in wheels.levels:
         for number, phrasing in enumerate(wheels.phrasings):
             some = examples[number % 3 :: 3]
             prompts, texts = as_served(models, some, config, Restriction(level, phrasing))
             offset = offset_of(texts, level, wheels.segment)
-            read, _ = read_states(models, prompts, [one.tokens for one in texts])
             decisions = torch.cat([one.decisions for one in texts])
-            score = torch.cat([one.score for one in texts])[decisions].to(read.device)
-            reads.append(read[decisions.to(read.device)])
-            wants.append(torch.full_like(score, offset))
-            weights.append(torch.exp(-(score + offset).abs()))
-    _put(models, solved(torch.cat(reads), torch.cat(wants), torch.cat(weights)), add=True)
+            score = torch.cat([one.score for one in texts])
+            at = 0
+            for read, _ in read_states(models, prompts, [one.tokens for one in texts]):
+                here = slice(at, at + len(read))
+                at += len(read)
+                free = decisions[here].to(read.device)
+                doubt = torch.exp(-(score[here].to(read.device)[free] + offset).abs())
+                problem.add(read[free], torch.full_like(doubt, offset), doubt)
+    _put(models, problem.solution(), add=True)
 
 
 def as_served(

@@ -19,7 +19,7 @@ from training.distill.losses.path_consistency import (
     word_or_ask,
 )
 from training.distill.wheels.collecting import prices_of
-from training.distill.wheels.row import solved
+from training.distill.wheels.row import Squares
 
 
 def test_asking_and_going_on_are_the_greedy_choice_and_sum_to_one() -> None:
@@ -151,14 +151,28 @@ def test_the_shorter_way_to_the_divergence_gives_the_same_and_its_gradient(sharp
 def test_a_row_that_gives_what_is_wanted_is_found() -> None:
     torch.manual_seed(0)
     read, row = torch.randn(400, 6), torch.randn(6)
-    found = solved(read, read @ row, torch.rand(400))
-    torch.testing.assert_close(found, row, atol=2e-2, rtol=2e-2)
+    problem = Squares()
+    problem.add(read, read @ row, torch.rand(400))
+    torch.testing.assert_close(problem.solution(), row, atol=2e-2, rtol=2e-2)
 
 
 def test_a_row_follows_the_states_that_count() -> None:
     read = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    found = solved(read, torch.tensor([1.0, 9.0, 3.0]), torch.tensor([1.0, 0.0, 1.0]))
-    torch.testing.assert_close(found, torch.tensor([1.0, 3.0]), atol=1e-2, rtol=1e-2)
+    problem = Squares()
+    problem.add(read, torch.tensor([1.0, 9.0, 3.0]), torch.tensor([1.0, 0.0, 1.0]))
+    torch.testing.assert_close(problem.solution(), torch.tensor([1.0, 3.0]), atol=1e-2, rtol=1e-2)
+
+
+def test_states_in_pieces_give_the_row_that_all_at_once_give() -> None:
+    torch.manual_seed(0)
+    read, wanted, weight = torch.randn(400, 6), torch.randn(400, 2), torch.rand(400)
+    whole, pieces = Squares(), Squares()
+    whole.add(read, wanted, weight)
+    for start in range(0, 400, 64):
+        here = slice(start, start + 64)
+        pieces.add(read[here], wanted[here], weight[here])
+    assert pieces.solution().shape == (6, 2)
+    torch.testing.assert_close(pieces.solution(), whole.solution())
 
 
 def test_first_prices_are_what_is_lost_where_asking_should_just_pay() -> None:

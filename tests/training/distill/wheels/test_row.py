@@ -20,7 +20,8 @@ def test_at_the_beginning_help_is_asked_for_about_as_often_as_said(folder: Path)
     loaded = load(config, torch.device("cpu"))
     begin_row(loaded.models, config, loaded.train, 0.3)
     prompts, _ = as_served(loaded.models, loaded.train, config, Restriction(0.3, TRAINED[0]))
-    read, largest = read_states(loaded.models, prompts, [one.answer for one in loaded.train])
+    parts = zip(*read_states(loaded.models, prompts, [one.answer for one in loaded.train]), strict=True)
+    read, largest = (torch.cat(part) for part in parts)
     logit = read @ loaded.models.student.get_output_embeddings().weight[loaded.models.help_id].detach()
     assert 0.1 < float((logit > largest).float().mean()) < 0.6
 
