@@ -27,6 +27,7 @@ from server.policy_store import PolicyStore, PolicyStoreError
 from server.protocol import GatewayProtocol
 from server.served_models import ServedModels
 from server.settings import SHIPPED, Settings, Upstream
+from server.trained import trained_to_ask
 
 # A model of several gigabytes takes its time to load, and a first start may download it.
 _ENGINE_READY_S = 1800.0
@@ -70,6 +71,12 @@ def _show(console: Console, settings: Settings, parsed: Parsed) -> None:
     if changed:
         console.print(f"Settings: {json.dumps(changed, ensure_ascii=False)}", markup=False)
     console.print(f"Budget:   {parsed.canonical}", markup=False)
+    if settings.help.by == "off" and trained_to_ask(settings.student.model):
+        console.print(
+            "Warning:  the student was trained to ask for help and nobody will answer it: it may write nonsense where "
+            "it asks. Name a teacher, or set help.by = policy",
+            markup=False,
+        )
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -13,6 +13,8 @@ from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from server.trained import UnreadableWheels, help_of, trained_to_ask
+
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -93,7 +95,9 @@ class Help(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: Literal["off", "student", "policy"] = Field(
-        "off", description="Who asks: the student with its own token, or a policy that watches its log-probabilities."
+        "off",
+        description="Who asks: the student with its own token, or a policy that watches its log-probabilities. "
+        "A student's directory with `wheels.json` says this and what follows itself.",
     )
     token: Annotated[str, Field(min_length=1)] = Field("<help>", description="What a student trained to ask asks with.")
     token_id: Annotated[int, Field(ge=0)] | None = Field(None, description="Its id; asked of the student where absent.")
@@ -274,13 +278,23 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         model_config = SettingsConfigDict(**{**Settings.model_config, "toml_file": config})
 
     try:
+        found = WithFile(**given)
         # Validate anew as plain Settings so that equality and pickling do not meet the local class.
-        return Settings.model_validate(WithFile(**given).model_dump())
+        return Settings.model_validate(found.model_dump() | {"help": _help_as_trained(found)})
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"--config {config}: not TOML: {error}") from None
-    except SourceError as error:
+    except (SourceError, UnreadableWheels) as error:
         raise SettingsError(str(error)) from None
     except ValidationError as error:
         where = f" in {config}" if config else ""
         lines = [f"setting {'.'.join(map(str, e['loc'])) or 'settings'}{where}: {e['msg']}" for e in error.errors()]
         raise SettingsError("\n".join(lines)) from None
+
+
+def _help_as_trained(settings: Settings) -> dict[str, Any]:
+    """Settings of help, those that nobody gave as the student was trained, where it was."""
+    given = settings.help.model_dump(include=settings.help.model_fields_set)
+    model = settings.student.model
+    if settings.teacher is None or given.get("by") == "off" or model is None or not trained_to_ask(model):
+        return given
+    return help_of(model) | given

@@ -21,8 +21,6 @@ from training.distill.errors import CannotDistill, DistillationFailed
 CONFIG = click.Path(path_type=Path, dir_okay=False)
 READ = 0.8
 """Below this part of what sentences allow, a student of wheels is said not to tell them apart."""
-CLEARLY = 0.05
-"""By this part of the other's one way of asking must leave less regret to be called the better one."""
 
 
 @click.group()
@@ -292,23 +290,21 @@ def _worth_it(asking: dict[str, Any] | None) -> list[str]:
     """What asking leaves of the student's regret, and who asks better."""
     if not asking:
         return []
+    from training.distill.wheels.asking import better
+
     levels = asking["levels"]
     told = ", ".join(
         f"{one['requested']:.0%}: {one['left']:.2f} by the sentence and {one['threshold_left']:.2f} by a threshold"
         for one in levels
     )
     lines = [f"regret left in a text, nats ({asking['alone']:.2f} alone): {told}"]
-    mine, rival = (sum(one[name] for one in levels) for name in ("left", "threshold_left"))
-    if mine > (1 + CLEARLY) * rival:
-        lines.append(
-            "Warning: for as many tokens a threshold on its largest probability helps this student more than its own "
-            'asking does. help.by = "policy" serves it that way.'
-        )
-    elif rival > (1 + CLEARLY) * mine:
-        lines.append('Its own asking helps it more than a threshold does: serve it with help.by = "student".')
-    else:
-        lines.append("A threshold on its largest probability would help it as much.")
-    return lines
+    said = {
+        "policy": "Warning: for as many tokens a threshold on its largest probability helps this student more than its "
+        "own asking does, so `tw serve` watches it; --help-by student lets it ask.",
+        "student": "Its own asking helps it more than a threshold does: `tw serve` lets it ask.",
+        None: "A threshold on its largest probability would help it as much; `tw serve` lets it ask.",
+    }
+    return [*lines, said[better(asking)]]
 
 
 def _summary(report: dict[str, Any], config: DistillConfig) -> str:
@@ -324,4 +320,10 @@ def _summary(report: dict[str, Any], config: DistillConfig) -> str:
     lines += _asked_and_got(report)
     lines += [f"Warning: {alarm}" for alarm in report.get("collapse", {}).get("alarms", [])]
     lines.append(f"Student in {config.out / 'student'}, report.json and curves.png beside it.")
+    if report.get("restrictions") and config.teacher is not None:
+        share = report["restrictions"][-1]["requested"]
+        lines.append(
+            f"Serve it: tw serve --student {config.out / 'student'} --teacher {config.teacher.path} "
+            f'--budget "At most {share:.0%} of the tokens."'
+        )
     return "\n".join(lines)

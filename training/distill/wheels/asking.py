@@ -18,6 +18,8 @@ from training.distill.wheels.row import AT_ONCE, as_served, read_states
 DENSER = (1.0, 1.3)
 """Helped texts hold fewer doubtful states than the unhelped ones that thresholds are taken from: the first gets rather
 less than the level, the second about as much."""
+CLEARLY = 0.05
+"""By what part more regret is left by the worse way to ask, where it is called so."""
 
 
 def compared(
@@ -56,6 +58,15 @@ def compared(
         for level, texts in asked
     ]  # fmt: skip
     return {"alone": mean(alone), "levels": levels}
+
+
+def better(asked: dict[str, Any]) -> str | None:
+    """Who asks clearly better by what `compared` found, in the words of `help.by`: "student", or "policy" for a
+    threshold; None where they are level."""
+    mine, rival = (sum(one[name] for one in asked["levels"]) for name in ("left", "threshold_left"))
+    if mine > (1 + CLEARLY) * rival:
+        return "policy"
+    return "student" if rival > (1 + CLEARLY) * mine else None
 
 
 def share_of(texts: Sequence[Mixed]) -> float:

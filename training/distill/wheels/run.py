@@ -17,7 +17,7 @@ from training.distill.models import check_head, export, load_model, load_tokeniz
 from training.distill.pair import check_context
 from training.distill.report import claim, curves_png, versions, write_json
 from training.distill.teachers import LocalTeacher
-from training.distill.wheels.asking import compared, share_of
+from training.distill.wheels.asking import better, compared, share_of
 from training.distill.wheels.collecting import Models, Rounds
 from training.distill.wheels.lesson import WheelsLesson
 from training.distill.wheels.lora import merged, with_lora
@@ -182,7 +182,7 @@ def distil_wheels(config: DistillConfig, around: Surroundings, stage: Callable[[
     told = {
         "token": wheels.token, "token_id": models.help_id, "segment": wheels.segment, "levels": list(wheels.levels),
         "phrasings": list(wheels.phrasings), "held_out": list(wheels.held_out), "separator": "\n",
-        "offsets": offsets,
+        "offsets": offsets, "by": (asking and better(asking)) or "student",
     }  # fmt: skip
     weights = merged(models.student) if wheels.lora is not None else None
     export(models.student, weights, models.tokenizer, config.out / "student", config.student.export_dtype)

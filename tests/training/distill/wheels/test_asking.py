@@ -52,9 +52,9 @@ def test_a_threshold_leaves_what_it_leaves_and_one_who_knows_leaves_less(folder:
 @pytest.mark.parametrize(
     ("left", "rival", "said"),
     [
-        (2.0, 1.0, 'help.by = "policy" serves it that way'),
-        (1.0, 2.0, 'serve it with help.by = "student"'),
-        (1.0, 1.02, "would help it as much"),
+        (2.0, 1.0, "`tw serve` watches it; --help-by student lets it ask"),
+        (1.0, 2.0, "helps it more than a threshold does: `tw serve` lets it ask"),
+        (1.0, 1.02, "would help it as much; `tw serve` lets it ask"),
     ],
 )
 def test_the_better_way_to_ask_is_named(left: float, rival: float, said: str) -> None:
@@ -71,3 +71,4 @@ def test_the_command_says_what_asking_leaves(folder: Path, written_config: Write
     done = CliRunner().invoke(distill, ["wheels", "--config", str(written_config(sections(folder, wheels=SMALL)))])
     assert done.exit_code == 0, done.output
     assert "regret left in a text, nats (" in done.stdout
+    assert f"Serve it: tw serve --student {folder / 'out/student'} --teacher {folder / 'teacher'} " in done.stdout

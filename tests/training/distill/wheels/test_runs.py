@@ -9,11 +9,13 @@ import torch
 from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from server.settings import load_settings
 from tests.training.distill.conftest import config_of
 from tests.training.distill.wheels.small import SMALL, Write, run, sections, weights, wheels
 from training.distill.cli import distill
 from training.distill.config import read_config
 from training.distill.errors import Stopped
+from training.distill.wheels.restrictions import TRAINED
 
 
 def test_the_student_that_is_written_loads_with_help_behind_its_words(folder: Path) -> None:
@@ -25,6 +27,10 @@ def test_the_student_that_is_written_loads_with_help_behind_its_words(folder: Pa
     assert model.get_output_embeddings().weight.shape[0] == told["token_id"] + 1
     assert words.decode(words("5 and<help> 6")["input_ids"], skip_special_tokens=True) == "5 and 6"
     assert set(told["offsets"]) == {"0.1", "0.3"}
+    # The gateway reads it as it stands.
+    served = load_settings(student={"model": str(folder / "out/student")}, teacher={"model": "t"}).help
+    assert (served.token_id, served.tokens, served.levels, served.by) == (told["token_id"], 1, (10, 30), told["by"])
+    assert served.restriction == f"{TRAINED[0].replace('{share}', '{percent}%')}\n{{prompt}}"
     for name in ("report.json", "curves.png", "rounds.png"):
         assert (folder / "out" / name).exists()
     assert [one["round"] for one in report["rounds"]] == [0, 1]
