@@ -295,13 +295,15 @@ def step_hunger(pair: Pair, data: Data, told: dict[str, Any], config: DistillCon
     from training.distill.batches import collate
 
     denoiser = marked(pair.student, pair.vocabulary)
-    length, most = int(told["length"]), (config.diffusion or DiffusionConfig()).from_steps
+    diffusion = config.diffusion or DiffusionConfig()
+    length, most = int(told["length"]), diffusion.from_steps
     device = next(pair.student.parameters()).device
     found: dict[str, Any] = {}
     for steps in sorted({max(1, most // 8), max(1, most // 2), most}):
         made = sample(
-            denoiser, count=OWN_TEXTS, length=length, steps=steps, generator=seeded(config.seed, 0, 0, device)
-        )
+            denoiser, count=OWN_TEXTS, length=length, steps=steps, order=diffusion.order,
+            generator=seeded(config.seed, 0, 0, device),
+        )  # fmt: skip
         rows = [Row(tuple(tokens), 1, number) for number, tokens in enumerate(made.tokens.tolist())]
         batch = collate([(row,) for row in rows], data.pad_id).to(device)
         with torch.no_grad():

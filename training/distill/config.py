@@ -18,6 +18,7 @@ Kind = Literal["forward", "reverse", "js", "skew", "skew-reverse", "tvd", "adapt
 Alignment = Literal["nd", "cos", "cos-norm", "mse"]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Order = Literal["dilated", "ancestral"]
 
 
 class Section(BaseModel):
@@ -217,6 +218,8 @@ class DiffusionConfig(Section):
     steps_per_round: Positive = 500
     substeps: int = Field(default=2, ge=1)
     """Teacher steps that one student step learns to take (m); a round divides the steps by it."""
+    order: Order = "dilated"
+    """How the student is sampled afterwards: which places share a step (diffusion/sampler.py)."""
     kind: Literal["reverse", "forward", "mse", "tvd"] = "reverse"
     ema: float | None = Field(default=None, ge=0, lt=1)
     """Default: 1 - 10 / steps_per_round, so that the average covers about a tenth of a round."""

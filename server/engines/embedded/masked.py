@@ -2,10 +2,10 @@
 
     prompt MASK MASK MASK MASK   ->   prompt It MASK five MASK   ->   prompt It is five .
 
-A step t -> s of an answer reveals each masked place with probability 1 - s / t (MDLM, 2406.07524), the last step the
-rest. Which places are revealed is drawn before the model runs, so its head runs at these only. What is told is the
-revealed beginning of an answer, so a stream grows by blocks; each token's log-probability is that of the moment when it
-was revealed. Numpy only: the model itself lies behind `Denoiser`.
+In which step a place is revealed is settled before the model runs, so its head runs at these only: by chance
+(ancestral: MDLM, 2406.07524), or so that places of one step lie far apart and each step falls between those before it
+(dilated: 2506.19037). What is told is the revealed beginning of an answer, so a stream grows by blocks; each token's
+log-probability is that of the moment when it was revealed. Numpy only: the model itself lies behind `Denoiser`.
 """
 
 import math
@@ -22,8 +22,9 @@ from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.sequence import Sequence
 
 MARK = "masked_diffusion"
-"""Under this name config.json says how the weights are to be read: mask_token_id, length, steps, and where there is
-one begin_token_id, which stands before every text and does not count."""
+"""Under this name config.json says how the weights are to be read: mask_token_id, length, steps, order (ancestral where
+it says none), and where there is one begin_token_id, which stands before every text and does not count."""
+ORDERS = ("ancestral", "dilated")
 
 Ids = NDArray[np.int64]
 
@@ -38,10 +39,23 @@ class Denoiser(Protocol):
     mask_id: int
     steps: int
     """How many steps a text of that length was trained to take."""
+    order: str
+    """One of ORDERS."""
 
     def scores(self, texts: Many[Ids], places: Many[Ids]) -> list[Logits]:
         """For each text, its MASKs included, the (places, vocabulary) logits at its places, MASK's own -inf."""
         ...
+
+
+def revealed_at(width: int, steps: int, order: str, random: np.random.Generator) -> Ids:
+    """(width,): the step, from 0 on, in which each place is revealed; as training.distill.diffusion.sampler has it."""
+    if order == "ancestral":
+        return random.integers(steps, size=width)
+    bits = max(1, (steps - 1).bit_length())
+    backwards = [int(f"{number:0{bits}b}"[::-1], 2) for number in range(steps)]
+    turns = np.argsort(np.argsort(backwards))
+    found: Ids = turns[(np.arange(width) + random.integers(steps)) % steps]
+    return found
 
 
 class Canvas:
@@ -53,22 +67,19 @@ class Canvas:
         self._begin = self._told = len(sequence.prompt)
         self.ids: Ids = np.full(self._begin + width, model.mask_id, dtype=np.int64)
         self.ids[: self._begin] = sequence.prompt
-        self._masked: Ids = np.arange(self._begin, len(self.ids))
         self._tokens: dict[int, Token] = {}
         self._step = 0
         # As many places in a step as in training.
         self._steps = max(1, math.ceil(model.steps * width / model.context))
         seed = sequence.job.sampling.seed
-        self._random = np.random.Generator(np.random.PCG64(None if seed is None else [seed, sequence.choice, 1]))
+        random = np.random.Generator(np.random.PCG64(None if seed is None else [seed, sequence.choice, 1]))
+        self._at = revealed_at(width, self._steps, model.order, random)
 
     def places(self) -> Ids:
-        """Draws which places this step reveals; there may be none."""
-        t = 1.0 - self._step / self._steps
+        """Which places this step reveals; there may be none."""
+        found: Ids = self._begin + np.flatnonzero(self._at == self._step)
         self._step += 1
-        if self._step >= self._steps:
-            return self._masked
-        stays = (t - 1.0 / self._steps) / t
-        return self._masked[self._random.random(len(self._masked)) >= stays]
+        return found
 
     def reveal(self, places: Ids, rows: Logits) -> None:
         """`rows` (places, vocabulary): logits. The last step takes the likeliest tokens, as in training's sampler."""
@@ -83,7 +94,6 @@ class Canvas:
                 token = chooser.choose(row, likeliest)
             self.ids[place] = token.id
             self._tokens[place] = token
-        self._masked = self._masked[~np.isin(self._masked, places)]
 
     def tell(self, deliveries: list[Delivery]) -> None:
         """Hands on what is now revealed without a gap."""

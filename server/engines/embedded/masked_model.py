@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from server.engines.embedded.masked import MARK, Ids
+from server.engines.embedded.masked import MARK, ORDERS, Ids
 from server.engines.embedded.sampler import Logits
 from server.engines.spec import UnusableWeights
 
@@ -24,6 +24,10 @@ class TransformersDenoiser:
             raise UnusableWeights(
                 f"config.json: {MARK} needs mask_token_id, length and steps ({error}); export the model again"
             ) from None
+        # Models made before there was a choice have none.
+        self.order = str(mark.get("order", ORDERS[0]))
+        if self.order not in ORDERS:
+            raise UnusableWeights(f"config.json: {MARK}.order is {self.order!r}; it is one of {', '.join(ORDERS)}")
         if asked is not None and asked > self.context:
             raise UnusableWeights(
                 f"the model was trained on texts of {self.context} tokens; --max-model-len {asked} is more than that"

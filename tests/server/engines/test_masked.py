@@ -15,7 +15,7 @@ import pytest
 
 from server.engines.choice import choose_kind
 from server.engines.embedded.jobs import Job, Piece, Sampling
-from server.engines.embedded.masked import MaskedScheduler
+from server.engines.embedded.masked import ORDERS, MaskedScheduler, revealed_at
 from server.engines.spec import UnusableWeights
 from tests.server.engines.conftest import wait_healthy
 from tests.upstreams import free_port
@@ -28,8 +28,8 @@ class Writes:
 
     vocab_size, context, mask_id, steps = WORDS, 24, MASK, 8
 
-    def __init__(self, end_at: int | None = None) -> None:
-        self.end_at = end_at
+    def __init__(self, end_at: int | None = None, order: str = "dilated") -> None:
+        self.end_at, self.order = end_at, order
         self.revealed: list[list[int]] = []
 
     def scores(self, texts, places):
@@ -68,14 +68,33 @@ def job(stream: bool = False, prompts: tuple[tuple[int, ...], ...] = ((5, 5),), 
     )
 
 
-def test_every_place_is_revealed_once_and_told_in_order():
-    model = Writes()
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_place_is_revealed_once_and_told_in_order(order):
+    model = Writes(order=order)
     (piece,) = answers(model, job())
     assert [token.id for token in piece.tokens] == [1 + place % 8 for place in range(2, 24)]
     assert piece.finish_reason == "length"
     assert sorted(place for some in model.revealed for place in some) == list(range(2, 24))
     # 22 of 24 places at 8 steps for 24.
     assert len(model.revealed) <= 8
+
+
+def test_dilated_steps_reveal_places_that_lie_apart():
+    model = Writes()
+    answers(model, job())
+    assert all(step >= 8 for some in model.revealed for step in np.diff(sorted(some)))
+    assert {len(some) for some in model.revealed} == {2, 3}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 8, 30])
+def test_the_engine_s_orders_are_the_trainer_s(steps):
+    sampler = pytest.importorskip("training.distill.diffusion.sampler")
+    turns = sampler.turns(steps).numpy()
+    wanted = {tuple(turns[(np.arange(20) + offset) % steps]) for offset in range(steps)}
+    found = {tuple(revealed_at(20, steps, "dilated", np.random.default_rng(seed))) for seed in range(20 * steps)}
+    assert found == wanted
+    chance = revealed_at(4000, steps, "ancestral", np.random.default_rng(0))
+    assert np.bincount(chance, minlength=steps) / 4000 == pytest.approx(np.full(steps, 1 / steps), abs=0.03)
 
 
 def test_a_stream_grows_by_what_is_revealed_without_a_gap():

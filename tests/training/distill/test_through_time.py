@@ -15,10 +15,10 @@ from tests.training.distill.conftest import config_of, surroundings
 from tests.training.distill.pairs import WORDS as TEXTS
 from tests.training.distill.pairs import llama, settings, tokenizer
 from training.distill.batches import collate
-from training.distill.config import DiffusionConfig
+from training.distill.config import DiffusionConfig, Order
 from training.distill.diffusion.base import BaseLesson
 from training.distill.diffusion.model import Denoiser, marked
-from training.distill.diffusion.sampler import gumbel_draw, sample
+from training.distill.diffusion.sampler import gumbel_draw, revealed_at, sample, turns
 from training.distill.errors import CannotDistill, Stopped
 from training.distill.examples import Row
 from training.distill.losses.diffusion import antithetic_times, base_loss, noised, step_divergence
@@ -111,30 +111,58 @@ def test_gumbel_draws_follow_the_distribution() -> None:
     assert gumbel_draw(log_x[:5], 0.0, chance()).tolist() == [0] * 5
 
 
+@pytest.mark.parametrize("order", ["ancestral", "dilated"])
 @pytest.mark.parametrize("steps", [1, 3, 40])
-def test_sampling_reveals_everything_keeps_the_prefix_and_repeats_with_the_seed(steps: int) -> None:
+def test_sampling_reveals_everything_keeps_the_prefix_and_repeats_with_the_seed(steps: int, order: Order) -> None:
     one = denoiser()
     prefix = torch.tensor([[7, 8], [9, 10]])
-    found = sample(one, count=2, length=9, steps=steps, generator=chance(3), prefix=prefix)
+    found = sample(one, count=2, length=9, steps=steps, generator=chance(3), order=order, prefix=prefix)
     assert (found.tokens != MASK).all()
     assert found.tokens[:, :2].tolist() == prefix.tolist()
     assert (found.log_probabilities[:, :2] == 0).all()
     assert (found.log_probabilities[:, 2:] < 0).all()
-    again = sample(one, count=2, length=9, steps=steps, generator=chance(3), prefix=prefix)
+    again = sample(one, count=2, length=9, steps=steps, generator=chance(3), order=order, prefix=prefix)
     assert torch.equal(again.tokens, found.tokens)
 
 
-def test_a_step_reveals_the_share_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, left = denoiser(), []
+@pytest.mark.parametrize(("order", "error"), [("ancestral", 0.04), ("dilated", 1e-6)])
+def test_a_step_reveals_the_share_it_should(monkeypatch: pytest.MonkeyPatch, order: Order, error: float) -> None:
+    one, here, masked = denoiser(), [], []
     log_x = Denoiser.log_x
 
     def counted(self: Denoiser, z: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-        left.append(float(where.float().mean()))
+        here.append(float(where.float().mean()))
+        masked.append(float((z == MASK).float().mean()))
+        assert (z[where] == MASK).all()
         return log_x(self, z, where)
 
     monkeypatch.setattr(Denoiser, "log_x", counted)
-    sample(one, count=200, length=10, steps=4, generator=chance())
-    assert left == pytest.approx([1.0, 0.75, 0.5, 0.25], abs=0.04)
+    sample(one, count=200, length=12, steps=4, generator=chance(), order=order)
+    assert here == pytest.approx([0.25] * 4, abs=error)
+    assert masked == pytest.approx([1.0, 0.75, 0.5, 0.25], abs=error)
+
+
+def test_ancestral_steps_are_drawn_for_each_place_alike() -> None:
+    at = revealed_at(500, 40, 5, "ancestral", chance())
+    torch.testing.assert_close(torch.bincount(at.flatten()) / at.numel(), torch.full((5,), 0.2), atol=0.02, rtol=0)
+    same = (at[:, :-1] == at[:, 1:]).float().mean()
+    assert float(same) == pytest.approx(0.2, abs=0.02), "neighbours know nothing of each other"
+
+
+def test_dilated_steps_lie_far_apart_and_fall_between_those_before() -> None:
+    assert turns(8).tolist() == [0, 4, 2, 6, 1, 5, 3, 7]
+    assert [turns(steps).sort().values.tolist() for steps in (1, 5, 6)] == [list(range(n)) for n in (1, 5, 6)]
+    for row in revealed_at(20, 40, 8, "dilated", chance()):
+        for step in range(8):
+            places = (row == step).nonzero().flatten()
+            assert (places.diff() == 8).all()
+            known = (row < step).nonzero().flatten()
+            # From the second step on half of what lies between two known places, and never next to none.
+            if step:
+                assert int((places[:, None] - known[None]).abs().min(1).values.max()) <= 4
+    assert len({tuple(row) for row in revealed_at(200, 40, 8, "dilated", chance()).tolist()}) == 8, (
+        "the offset is drawn"
+    )
 
 
 @pytest.mark.parametrize("kind", ["reverse", "forward", "mse", "tvd"])
@@ -235,7 +263,7 @@ def test_rounds_halve_the_steps_and_every_student_says_how_it_is_read(folder: Pa
         for name in ("base-model", "student-of-round-1", "student")
     }
     assert marks == {
-        name: {"mask_token_id": MASK, "length": 12, "steps": steps, "begin_token_id": 1}
+        name: {"mask_token_id": MASK, "length": 12, "steps": steps, "order": "dilated", "begin_token_id": 1}
         for name, steps in (("base-model", 8), ("student-of-round-1", 4), ("student", 2))
     }
     model = AutoModelForCausalLM.from_pretrained(folder / "out" / "student")

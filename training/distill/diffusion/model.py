@@ -89,8 +89,8 @@ def _begin(tokenizer: Any, config: DiffusionConfig) -> int:
 
 
 def mark(denoiser: Denoiser, config: DiffusionConfig, steps: int) -> dict[str, Any]:
-    """What config.json is to say about the model, and the sampling steps it was trained for."""
-    told = {"mask_token_id": denoiser.mask_id, "length": config.length, "steps": steps}
+    """What config.json is to say about the model, the sampling steps it was trained for and their order."""
+    told = {"mask_token_id": denoiser.mask_id, "length": config.length, "steps": steps, "order": config.order}
     return {MARK: told if denoiser.begin_id is None else {**told, "begin_token_id": denoiser.begin_id}}
 
 
