@@ -2,8 +2,10 @@
 
 One base model per data set; three rounds (128 -> 64 -> 32 -> 16 steps) for every seed. Controls, without which a lower
 likelihood proves nothing: the base at a temperature that gives the student's entropy; the base trained on for as many
-seconds as all rounds took; one direct round with m = 8 for as many seconds. `closed`: which share of the gap between
-few and many steps of the base a sampler closes. `exact`: what rounds could reach on sums at best (exact_sums.py).
+seconds as all rounds took; one direct round with m = 8 for as many seconds. All of that with ancestral steps, and again
+with dilated ones, as students are made and served by default: rounds, the base, the base at the student's entropy, and
+trained on. `closed`: which share of the gap between few and many ancestral steps of the base a sampler closes.
+`exact`: what can be reached on sums at best (exact_sums.py).
 """
 
 import json
@@ -12,6 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from benchmarks.distill.material import SPECIAL, bf16, save_fresh, shakespeare, 
 from benchmarks.distill.surroundings import surroundings
 from training.distill.batches import collate
 from training.distill.collapse import distinct_n
-from training.distill.config import DistillConfig
+from training.distill.config import DistillConfig, Order
 from training.distill.diffusion.model import Denoiser, marked
 from training.distill.diffusion.sampler import sample
 from training.distill.examples import Row
@@ -34,6 +38,7 @@ from training.distill.through_time import distil_through_time
 from training.distill.writing import written
 
 ROUNDS, M = 3, 2
+ORDERS: tuple[Order, ...] = ("ancestral", "dilated")
 COLUMNS = {
     "judge's NLL": ("judge_nll", 3), "closed": ("closed.judge_nll", 2), "valid words": ("valid_words", 3),
     "closed ": ("closed.valid_words", 2), "valid sums": ("valid_sums", 3), "closed  ": ("closed.valid_sums", 2),
@@ -87,34 +92,43 @@ def of_data(
 
     told_base = {"steps": sizes.base_steps, "seconds": base_seconds}
     for steps in (many // M**done for done in range(ROUNDS + 1)):
-        result = once(work / f"base-{steps}.json", lambda steps=steps: look(base_model, steps, 0))  # type: ignore[misc]
-        add(f"base, {steps} steps", {**result, **told_base})
+        add(
+            f"base, {steps} steps",
+            {**once(work / f"base-{steps}.json", partial(look, base_model, steps, 0)), **told_base},
+        )
+        dilated = once(work / f"base-dilated-{steps}.json", partial(look, base_model, steps, 0, order="dilated"))
+        add(f"base, dilated, {steps} steps", {**dilated, **told_base})
     m, total_steps, total_seconds = M**ROUNDS, ROUNDS * sizes.round_steps, 0.0
     # A step of it runs the teacher m times where a step of a round runs it M times; forward and backward count thrice.
     direct_steps = max(1, round(total_steps * (M + 3) / (m + 3)))
     # All arms of a seed before the next seed: what is there when a run is stopped is whole.
-    for seed in range(seeds):
-        say(f"{name}: rounds, seed {seed}")
-        student, seconds = rounds(base_path, files, work / f"rounds-{seed}", sizes, seed, M, ROUNDS, sizes.round_steps)
+    for seed, order in product(range(seeds), ORDERS):
+        # The names of arms and files that were there before there was a second order.
+        said, slug = ("", "") if order == "ancestral" else (f", {order}", f"-{order}")
+        say(f"{name}: rounds{said}, seed {seed}")
+        make = partial(rounds, base_path, files, sizes=sizes, seed=seed, order=order)
+        student, seconds = make(work / f"rounds{slug}-{seed}", substeps=M, count=ROUNDS, steps=sizes.round_steps)
         total_seconds = total_seconds or seconds
-        told = once(work / f"rounds-{seed}.json", lambda s=student, n=seed: look(denoiser(s), few, n))  # type: ignore[misc]
-        add(f"rounds, {few} steps", {**told, "steps": total_steps, "seconds": seconds})
-        say(f"{name}: base at the student's entropy, seed {seed}")
+        told = once(work / f"rounds{slug}-{seed}.json", partial(look, denoiser(student), few, seed, order=order))
+        add(f"rounds{said}, {few} steps", {**told, "steps": total_steps, "seconds": seconds})
+        say(f"{name}: base at the student's entropy{said}, seed {seed}")
         cooled = once(
-            work / f"cooled-{seed}.json",
-            lambda t=told, n=seed: look.at_entropy(base_model, few, n, t["entropy"]),  # type: ignore[misc]
+            work / f"cooled{slug}-{seed}.json",
+            partial(look.at_entropy, base_model, few, seed, told["entropy"], order=order),
         )
-        add(f"base at the student's entropy, {few} steps", {**cooled, **told_base})
-        say(f"{name}: base trained on, seed {seed}")
+        add(f"base at the student's entropy{said}, {few} steps", {**cooled, **told_base})
         # As many seconds as the rounds took: a step of base training is cheaper, so there are more of them.
         more = math.ceil(total_seconds / (base_seconds / sizes.base_steps) * sizes.rows / sizes.round_rows)
+        if order == "ancestral":
+            say(f"{name}: base trained on, seed {seed}")
+        # One student, whatever the order.
         longer, seconds = rounds(base_path, files, work / f"longer-{seed}", sizes, seed, 1, 0, more)
-        told = once(work / f"longer-{seed}.json", lambda s=longer, n=seed: look(denoiser(s), few, n))  # type: ignore[misc]
-        add(f"base trained on, {few} steps", {**told, "steps": more, "seconds": seconds})
-        say(f"{name}: direct, m = {m}, seed {seed}")
-        direct, seconds = rounds(base_path, files, work / f"direct-{seed}", sizes, seed, m, 1, direct_steps)
-        told = once(work / f"direct-{seed}.json", lambda s=direct, n=seed: look(denoiser(s), few, n))  # type: ignore[misc]
-        add(f"direct m = {m}, {few} steps", {**told, "steps": direct_steps, "seconds": seconds})
+        told = once(work / f"longer{slug}-{seed}.json", partial(look, denoiser(longer), few, seed, order=order))
+        add(f"base trained on{said}, {few} steps", {**told, "steps": more, "seconds": seconds})
+        say(f"{name}: direct, m = {m}{said}, seed {seed}")
+        direct, seconds = make(work / f"direct{slug}-{seed}", substeps=m, count=1, steps=direct_steps)
+        told = once(work / f"direct{slug}-{seed}.json", partial(look, denoiser(direct), few, seed, order=order))
+        add(f"direct m = {m}{said}, {few} steps", {**told, "steps": direct_steps, "seconds": seconds})
     add(
         "autoregressive with cache",
         {
@@ -164,7 +178,15 @@ def base(files: dict[str, Path], tokenizer: Any, work: Path, sizes: Texts) -> tu
 
 
 def rounds(
-    start: Path, files: dict[str, Path], out: Path, sizes: Texts, seed: int, substeps: int, count: int, steps: int
+    start: Path,
+    files: dict[str, Path],
+    out: Path,
+    sizes: Texts,
+    seed: int,
+    substeps: int,
+    count: int,
+    steps: int,
+    order: Order = "ancestral",
 ) -> tuple[Path, float]:
     """`count` rounds of m = `substeps`; 0 rounds: base training goes on for `steps` instead."""
     if count == 0:
@@ -182,7 +204,7 @@ def rounds(
         )
         report = ran(config)
         return out / "base-model", float(report["stages"]["base"]["seconds"])
-    diffusion = {"rounds": count, "substeps": substeps, "steps_per_round": steps}
+    diffusion = {"rounds": count, "substeps": substeps, "steps_per_round": steps, "order": order}
     report = ran(configuration(start, files, out, sizes, seed, diffusion, rows=sizes.round_rows, steps=steps))
     return out / "student", sum(stage["seconds"] for stage in report["stages"].values())
 
@@ -227,7 +249,9 @@ class Look:
         self._name, self._judge, self._tokenizer, self._words, self._sizes = name, judge, tokenizer, words, sizes
         self._begin = int(tokenizer.convert_tokens_to_ids(SPECIAL[1]))
 
-    def __call__(self, model: Denoiser, steps: int, seed: int, temperature: float = 1.0) -> dict[str, Any]:
+    def __call__(
+        self, model: Denoiser, steps: int, seed: int, temperature: float = 1.0, order: Order = "ancestral"
+    ) -> dict[str, Any]:
         sizes = self._sizes
         rows: list[list[int]] = []
         entropies = []
@@ -236,7 +260,7 @@ class Look:
             generator = torch.Generator().manual_seed(seed * 1_000 + start)
             made = sample(
                 model, count=min(64, sizes.sampled - start), length=sizes.length, steps=steps, generator=generator,
-                temperature=temperature,
+                order=order, temperature=temperature,
             )  # fmt: skip
             rows += made.tokens.tolist()
             entropies.append(made.entropy)
@@ -248,18 +272,20 @@ class Look:
             "temperature": temperature,
         }
 
-    def at_entropy(self, model: Denoiser, steps: int, seed: int, wanted: float) -> dict[str, Any]:
+    def at_entropy(
+        self, model: Denoiser, steps: int, seed: int, wanted: float, order: Order = "ancestral"
+    ) -> dict[str, Any]:
         """The temperature that gives the wanted mean entropy of what tokens are drawn from, by bisection; cooled
         logits are what a cooled model would be."""
         low, high = 0.2, 1.4
         for _ in range(6):
             middle = (low + high) / 2
             cooled = replace(model, model=_Cooled(model.model, middle))
-            if self(cooled, steps, seed)["entropy"] > wanted:
+            if self(cooled, steps, seed, order=order)["entropy"] > wanted:
                 high = middle
             else:
                 low = middle
-        found = self(replace(model, model=_Cooled(model.model, high)), steps, seed)
+        found = self(replace(model, model=_Cooled(model.model, high)), steps, seed, order=order)
         return {**found, "temperature": high}
 
     def autoregressive(self, model: LlamaForCausalLM) -> dict[str, Any]:

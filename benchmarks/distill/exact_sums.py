@@ -3,7 +3,7 @@
 A line `a+b=c` of one-digit numbers is four unknowns (a, b, tens and ones of c), so a denoiser is a table: one row per
 partly masked line, one distribution per unknown. The perfect base is Bayes' rule. A round of reverse KL is minimised by
 the normalised geometric mean of its targets, one of forward KL by their mean; both are estimated here with many draws
-of time and sub-steps per state. Sampling is that of training.distill.diffusion.sampler.
+of time and sub-steps per state. Sampling is that of training.distill.diffusion.sampler, in both orders.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.distill.config import Order
+from training.distill.diffusion.sampler import turns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,6 +25,12 @@ MASKS = np.array(SIZES)
 SHAPE = tuple(size + 1 for size in SIZES)
 STATES: Ints = np.stack([axis.ravel() for axis in np.meshgrid(*map(np.arange, SHAPE), indexing="ij")], axis=1)
 LINES: Ints = np.array([(a, b, (a + b) // 10, (a + b) % 10) for a in range(10) for b in range(10)])
+
+
+PLACES = np.array([0, 2, 4, 5])
+"""Of the unknowns in a line."""
+LINE = 7
+"""Characters of a line, its end included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +106,27 @@ def cooled(tables: Tables, temperature: float) -> Tables:
     return Tables(tuple(table / table.sum(1, keepdims=True) for table in of), tables.possible)
 
 
-def sampled(tables: Tables, steps: int, chance: np.random.Generator, lines: int) -> dict[str, Any]:
+def sampled(
+    tables: Tables, steps: int, chance: np.random.Generator, lines: int, order: Order = "ancestral"
+) -> dict[str, Any]:
     """Share of right sums, mean entropy of what was drawn from, entropy of the right lines (at most ln 100 = 4.6)."""
     z = np.tile(MASKS, (lines, 1))
+    if order == "ancestral":
+        at = chance.integers(steps, size=(lines, 4))
+    else:
+        # A line lies anywhere in its text, and texts have offsets of their own.
+        first = LINE * chance.integers(steps, size=lines) + chance.integers(steps, size=lines)
+        at = turns(steps).numpy()[(first[:, None] + PLACES) % steps]
     entropy, revealed = 0.0, 0
     for number in range(steps):
-        last, t = number == steps - 1, 1.0 - number / steps
-        stays = 0.0 if last else (t - 1.0 / steps) / t
         rows, after = _numbers(z), z.copy()
         for j in range(4):
-            reveal = (z[:, j] == MASKS[j]) & (chance.random(lines) >= stays)
+            reveal = at[:, j] == number
             table = tables.of[j][rows[reveal]]
             entropy -= float((table * np.log(np.maximum(table, 1e-12))).sum())
             revealed += len(table)
-            after[reveal, j] = table.argmax(1) if last else _drawn(tables.of[j], rows[reveal], chance)
+            drawn = table.argmax(1) if number == steps - 1 else _drawn(tables.of[j], rows[reveal], chance)
+            after[reveal, j] = drawn
         z = after
     right = z[:, 0] + z[:, 1] == 10 * z[:, 2] + z[:, 3]
     shares = np.bincount(z[right, 0] * 10 + z[right, 1], minlength=100) / max(1, int(right.sum()))
@@ -145,11 +161,14 @@ def run(many: int, rounds: int, m: int, seeds: int, *, draws: int = 200, lines: 
         for seed in range(seeds):
             chance = np.random.default_rng(seed)
             results = {f"base, {steps} steps": sampled(base, steps, chance, lines) for steps in (many, few)}
+            for steps in (many, few):
+                results[f"base, dilated, {steps} steps"] = sampled(base, steps, chance, lines, "dilated")
             for kind in ("reverse", "forward"):
                 student = base
                 for number in range(rounds):
                     student = distilled(student, m**number / many, m, kind, chance, draws)
                 results[f"rounds, {kind} KL, {few} steps"] = sampled(student, few, chance, lines)
+                results[f"rounds, {kind} KL, dilated, {few} steps"] = sampled(student, few, chance, lines, "dilated")
             wanted = results[f"rounds, reverse KL, {few} steps"]["entropy"]
             results[f"base at the student's entropy, {few} steps"] = at_entropy(base, few, wanted, chance, lines)
             direct = distilled(base, 1 / many, m**rounds, "reverse", chance, draws)

@@ -219,7 +219,7 @@ class DiffusionConfig(Section):
     substeps: int = Field(default=2, ge=1)
     """Teacher steps that one student step learns to take (m); a round divides the steps by it."""
     order: Order = "dilated"
-    """How the student is sampled afterwards: which places share a step (diffusion/sampler.py)."""
+    """Which places share a step (diffusion/sampler.py), in rounds and wherever the student is sampled or served."""
     kind: Literal["reverse", "forward", "mse", "tvd"] = "reverse"
     ema: float | None = Field(default=None, ge=0, lt=1)
     """Default: 1 - 10 / steps_per_round, so that the average covers about a tenth of a round."""

@@ -14,7 +14,7 @@ from training.distill.batches import Batch
 from training.distill.config import DiffusionConfig, DistillConfig, TrainingConfig
 from training.distill.diffusion.base import BaseLesson, chance_of
 from training.distill.diffusion.model import Denoiser, load_denoiser, mark
-from training.distill.diffusion.sampler import gumbel_draw
+from training.distill.diffusion.sampler import dilated, gumbel_draw
 from training.distill.errors import CannotDistill
 from training.distill.frame import Surroundings, Trained, train
 from training.distill.lesson import Lesson
@@ -24,13 +24,11 @@ from training.distill.pair import Data, course, read_data, validation_batches
 from training.distill.report import claim, curves_png, versions, write_json
 
 
-def targets(
-    teacher: Denoiser, z: Tensor, times: Tensor, dt: float, substeps: int, generator: torch.Generator
-) -> Tensor:
-    """(B, L) noised tokens at (B,) times -> (M, V) log-probabilities at the masked places.
+def targets(teacher: Denoiser, z: Tensor, revealed: Tensor, substeps: int, generator: torch.Generator) -> Tensor:
+    """(B, L) noised tokens -> (M, V) log-probabilities at the masked places.
 
-    The teacher takes `substeps` steps of size `dt`. A place revealed at a sub-step keeps the log-probabilities of that
-    sub-step; those never revealed take the last ones.
+    The teacher takes `substeps` steps. A place revealed at a sub-step, `revealed` (B, L) from 0 on, keeps the
+    log-probabilities of that sub-step; those whose turn comes later take the last ones.
     """
     masked = z == teacher.mask_id
     number = torch.full(z.shape, -1, dtype=torch.long, device=z.device)
@@ -48,17 +46,18 @@ def targets(
             found[number[still]] = log_x
         if substep + 1 == substeps:
             break
-        t = (times - substep * dt).clamp_min(0.0)
-        s = (t - dt).clamp_min(0.0)
-        stays = torch.where(t > 0, s / t.clamp_min(1e-12), torch.zeros_like(t))
-        drawn = gumbel_draw(log_x, 1.0, generator)
-        chance = torch.rand(z.shape, generator=generator, dtype=torch.float64).to(z.device)
-        reveal = still & (chance >= stays[:, None])
         tokens = torch.zeros_like(z)
-        tokens[still] = drawn
-        current = torch.where(reveal, tokens, current)
+        tokens[still] = gumbel_draw(log_x, 1.0, generator)
+        current = torch.where(still & (revealed == substep), tokens, current)
     assert found is not None
     return found
+
+
+def turns_of_ancestral(times: Tensor, length: int, dt: float, generator: torch.Generator) -> Tensor:
+    """(B,) times -> (B, L): the sub-step of size `dt` in which a place that is masked at its text's time is revealed:
+    when that is, is uniform between now and the end."""
+    chance = torch.rand(len(times), length, generator=generator, dtype=torch.float64).to(times.device)
+    return (times[:, None] * chance / dt).long()
 
 
 class ThroughTimeLesson(Lesson):
@@ -83,11 +82,25 @@ class ThroughTimeLesson(Lesson):
 
     def _distance(self, denoiser: Denoiser, batch: Batch, step: int) -> Tensor:
         generator = chance_of(self._seed, step, batch)
-        times = antithetic_times(len(batch.tokens), self._config.smallest_time, generator).to(batch.tokens.device)
-        z, masked = noised(batch.tokens, times, denoiser.mask_id, generator)
+        z, revealed = self._noised(batch.tokens, denoiser.mask_id, generator)
         with torch.no_grad():
-            aim = targets(self._teacher[0], z, times, self._dt, self._config.substeps, generator)
-        return step_divergence(denoiser.log_x(z, masked), aim, self._config.kind).sum()
+            aim = targets(self._teacher[0], z, revealed, self._config.substeps, generator)
+        return step_divergence(denoiser.log_x(z, z == denoiser.mask_id), aim, self._config.kind).sum()
+
+    def _noised(self, tokens: Tensor, mask_id: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(B, L) texts -> as they are before one of the student's steps, and for what is masked the teacher's sub-step
+        that reveals it, from 0 on."""
+        substeps, (count, length) = self._config.substeps, tokens.shape
+        times = antithetic_times(count, self._config.smallest_time, generator).to(tokens.device)
+        if self._config.order == "ancestral":
+            z, _ = noised(tokens, times, mask_id, generator)
+            return z, turns_of_ancestral(times, length, self._dt, generator)
+        steps = max(1, round(1.0 / (self._dt * substeps)))
+        offset = torch.randint(steps * substeps, (count, 1), generator=generator)
+        at = dilated(torch.arange(length) + offset, steps, substeps).to(tokens.device)
+        # Before the step that time falls into; as in sampling, all of a text is masked before the first.
+        before = ((1.0 - times) * steps).long().clamp_max(steps - 1)[:, None] * substeps
+        return torch.where(at >= before, mask_id, tokens), at - before
 
     def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
         return {"loss": self._distance(self._denoiser, batch, step)}

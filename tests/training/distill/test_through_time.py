@@ -22,7 +22,13 @@ from training.distill.diffusion.sampler import gumbel_draw, revealed_at, sample,
 from training.distill.errors import CannotDistill, Stopped
 from training.distill.examples import Row
 from training.distill.losses.diffusion import antithetic_times, base_loss, noised, step_divergence
-from training.distill.through_time import ThroughTimeLesson, distil_through_time, sampling_steps, targets
+from training.distill.through_time import (
+    ThroughTimeLesson,
+    distil_through_time,
+    sampling_steps,
+    targets,
+    turns_of_ancestral,
+)
 
 SIZE, MASK = len(tokenizer()), 2
 
@@ -187,23 +193,51 @@ def test_one_teacher_step_is_the_teacher_itself() -> None:
     one = denoiser()
     z, masked = noised(batch().tokens, torch.full((4,), 0.6), MASK, chance())
     with torch.no_grad():
-        found = targets(one, z, torch.full((4,), 0.6), 0.1, 1, chance())
+        found = targets(one, z, torch.zeros_like(z), 1, chance())
         torch.testing.assert_close(found, one.log_x(z, masked))
 
 
 def test_two_teacher_steps_keep_what_was_revealed_first_and_renew_the_rest() -> None:
     one = denoiser()
-    times = torch.full((4,), 0.6)
-    z, masked = noised(batch().tokens, times, MASK, chance())
+    z, masked = noised(batch().tokens, torch.full((4,), 0.6), MASK, chance())
+    revealed = torch.randint(3, z.shape, generator=chance(2))
     with torch.no_grad():
         first = one.log_x(z, masked)
-        found = targets(one, z, times, 0.3, 2, chance(1))
+        found = targets(one, z, revealed, 2, chance(1))
     same = (found - first).abs().nan_to_num(0.0).max(-1).values < 1e-6
-    # Half of what is masked is revealed between 0.6 and 0.3.
-    assert 0.2 < same.float().mean() < 0.8
+    assert torch.equal(same, (revealed == 0)[masked]), "what comes later sees what was revealed first"
     with torch.no_grad():
-        whole = targets(one, z, times, 0.6, 2, chance(1))
+        whole = targets(one, z, torch.zeros_like(z), 2, chance(1))
     torch.testing.assert_close(whole, first)
+
+
+def test_a_masked_place_s_turn_is_uniform_in_the_time_that_is_left() -> None:
+    found = turns_of_ancestral(torch.tensor([0.6, 0.05]), 20_000, 0.1, chance())
+    torch.testing.assert_close(torch.bincount(found[0]) / 20_000, torch.full((6,), 1 / 6), atol=0.02, rtol=0)
+    assert found[1].max() == 0, "what ends within the step is revealed by it"
+
+
+def test_a_dilated_round_sees_what_a_dilated_sampler_sees() -> None:
+    """One of four steps, which the teacher takes in two: what was revealed before is there, and sub-steps divide what
+    the step reveals."""
+    config = DiffusionConfig(from_steps=8, substeps=2, order="dilated")
+    lesson = ThroughTimeLesson(denoiser(), denoiser(), config, dt=1 / 8, seed=0)
+    tokens = torch.full((400, 16), 7)
+    z, revealed = lesson._noised(tokens, MASK, chance())
+    masked = z == MASK
+    assert torch.equal(masked, revealed >= 0)
+    assert sorted(set(masked.sum(1).tolist())) == [4, 8, 12, 16]
+    shares = torch.bincount(masked.sum(1)) / 400
+    torch.testing.assert_close(shares[4::4], torch.full((4,), 0.25), atol=0.05, rtol=0)
+    at = {tuple(row) for row in revealed_at(200, 16, 4, "dilated", chance()).tolist()}
+    for row, turn in zip(masked, revealed, strict=True):
+        # Some sampler's texts before one of its steps, and that step is what two sub-steps share evenly.
+        step = 4 - int(row.sum()) // 4
+        mine = [one for one in at if all((one[i] >= step) == bool(row[i]) for i in range(16))]
+        now = (turn == 0) | (turn == 1)
+        assert any(all((one[i] == step) == bool(now[i]) for i in range(16)) for one in mine)
+        assert int((turn == 0).sum()) == int((turn == 1).sum()) == 2
+        assert ((turn == 0).nonzero().flatten().diff() == 8).all()
 
 
 def test_a_student_equal_to_a_one_step_teacher_has_no_loss() -> None:

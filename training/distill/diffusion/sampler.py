@@ -48,12 +48,19 @@ def turns(steps: int) -> Tensor:
     return torch.tensor(backwards).argsort().argsort()
 
 
+def dilated(places: Tensor, steps: int, substeps: int = 1) -> Tensor:
+    """Places, counted from anywhere -> the sub-step, from 0 on, in which each is revealed by who takes `substeps` of
+    them for each of `steps` steps. What a step reveals lies `steps` places apart; its sub-steps divide it likewise."""
+    turn, within = turns(steps).to(places.device), turns(substeps).to(places.device)
+    return turn[places % steps] * substeps + within[places // steps % substeps]
+
+
 def revealed_at(count: int, length: int, steps: int, order: Order, generator: torch.Generator) -> Tensor:
     """(count, length): the step, from 0 on, in which each place is revealed."""
     if order == "ancestral":
         return torch.randint(steps, (count, length), generator=generator, device=generator.device)
     offset = torch.randint(steps, (count, 1), generator=generator, device=generator.device)
-    return turns(steps).to(generator.device)[(torch.arange(length, device=generator.device) + offset) % steps]
+    return dilated(torch.arange(length, device=generator.device) + offset, steps)
 
 
 def sample(
