@@ -38,7 +38,8 @@ from training.distill.through_time import distil_through_time
 from training.distill.writing import written
 
 ROUNDS, M = 3, 2
-ORDERS: tuple[Order, ...] = ("ancestral", "dilated")
+NAMED: dict[Order, tuple[str, str]] = {"ancestral": ("", ""), "dilated": (", dilated", "-dilated")}
+"""How arms and files of an order are called."""
 COLUMNS = {
     "judge's NLL": ("judge_nll", 3), "closed": ("closed.judge_nll", 2), "valid words": ("valid_words", 3),
     "closed ": ("closed.valid_words", 2), "valid sums": ("valid_sums", 3), "closed  ": ("closed.valid_sums", 2),
@@ -91,20 +92,16 @@ def of_data(
         found.setdefault(arm, []).append(result)
 
     told_base = {"steps": sizes.base_steps, "seconds": base_seconds}
-    for steps in (many // M**done for done in range(ROUNDS + 1)):
-        add(
-            f"base, {steps} steps",
-            {**once(work / f"base-{steps}.json", partial(look, base_model, steps, 0)), **told_base},
-        )
-        dilated = once(work / f"base-dilated-{steps}.json", partial(look, base_model, steps, 0, order="dilated"))
-        add(f"base, dilated, {steps} steps", {**dilated, **told_base})
+    for steps, order in product(halved(many), NAMED):
+        said, slug = NAMED[order]
+        look_again = partial(look, base_model, steps, 0, order=order)
+        add(f"base{said}, {steps} steps", {**once(work / f"base{slug}-{steps}.json", look_again), **told_base})
     m, total_steps, total_seconds = M**ROUNDS, ROUNDS * sizes.round_steps, 0.0
     # A step of it runs the teacher m times where a step of a round runs it M times; forward and backward count thrice.
     direct_steps = max(1, round(total_steps * (M + 3) / (m + 3)))
     # All arms of a seed before the next seed: what is there when a run is stopped is whole.
-    for seed, order in product(range(seeds), ORDERS):
-        # The names of arms and files that were there before there was a second order.
-        said, slug = ("", "") if order == "ancestral" else (f", {order}", f"-{order}")
+    for seed, order in product(range(seeds), NAMED):
+        said, slug = NAMED[order]
         say(f"{name}: rounds{said}, seed {seed}")
         make = partial(rounds, base_path, files, sizes=sizes, seed=seed, order=order)
         student, seconds = make(work / f"rounds{slug}-{seed}", substeps=M, count=ROUNDS, steps=sizes.round_steps)
@@ -143,6 +140,11 @@ def of_data(
         for one in results:
             one["closed"] = {key: closed(quick[key], full[key], one[key]) for key in COMPARED}
     return found
+
+
+def halved(many: int) -> list[int]:
+    """`many` steps, half of them, and so on down to two."""
+    return [many] if many < 2 * M else [many, *halved(many // M)]
 
 
 def closed(few: float | None, many: float | None, value: float | None) -> float | None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from training.distill.config import Order
-from training.distill.diffusion.sampler import turns
+from training.distill.diffusion.sampler import dilated
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,6 +32,8 @@ PLACES = np.array([0, 2, 4, 5])
 """Of the unknowns in a line."""
 LINE = 7
 """Characters of a line, its end included."""
+SAID: dict[Order, str] = {"ancestral": "", "dilated": ", dilated"}
+"""How arms of an order are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +97,59 @@ def distilled(teacher: Tables, dt: float, substeps: int, kind: str, chance: np.r
     found = [table.copy() for table in teacher.of]
     for j, total in enumerate(sums):
         open_ = lines[:, j] == MASKS[j]
-        mean = total[open_] / draws
-        if kind == "reverse":
-            mean = np.exp(mean - mean.max(1, keepdims=True))
-        found[j][learned[open_]] = mean / mean.sum(1, keepdims=True)
+        found[j][learned[open_]] = _normalised(total[open_] / draws, kind)
     return Tables(tuple(found), teacher.possible)
+
+
+def distilled_dilated(
+    teacher: Tables, steps: int, substeps: int, kind: str, chance: np.random.Generator, draws: int, digits: Floats
+) -> Tables:
+    """The best student of one round in dilated order, which is to take `steps`: on `draws` thousand right lines of
+    numbers drawn from `digits`, each as it is before one of these steps, with targets for all that is masked."""
+    sums, seen = [np.zeros((len(STATES), size)) for size in SIZES], [np.zeros(len(STATES)) for _ in SIZES]
+    prior = np.outer(digits, digits).ravel() / digits.sum() ** 2
+    for _ in range(draws):
+        lines = LINES[chance.choice(len(LINES), 1_000, p=prior)]
+        at = _revealed_at(len(lines), steps, substeps, chance)
+        before = substeps * chance.integers(steps, size=len(lines))[:, None]
+        current = np.where(at >= before, MASKS, lines)
+        state, masked = _numbers(current), current == MASKS
+        targets = [np.zeros((len(lines), size)) for size in SIZES]
+        for substep in range(substeps):
+            rows, after = _numbers(current), current.copy()
+            for j in range(4):
+                still = current[:, j] == MASKS[j]
+                targets[j][still] = teacher.of[j][rows[still]]
+                reveal = still & (at[:, j] == before[:, 0] + substep)
+                after[reveal, j] = _drawn(teacher.of[j], rows[reveal], chance)
+            current = after
+        for j, target in enumerate(targets):
+            here = masked[:, j]
+            told = np.log(np.maximum(target[here], 1e-12)) if kind == "reverse" else target[here]
+            np.add.at(sums[j], state[here], told)
+            np.add.at(seen[j], state[here], 1)
+    found = [table.copy() for table in teacher.of]
+    for j, total in enumerate(sums):
+        met = seen[j] > 0
+        found[j][met] = _normalised(total[met] / seen[j][met][:, None], kind)
+    return Tables(tuple(found), teacher.possible)
+
+
+def _normalised(mean: Floats, kind: str) -> Floats:
+    """(N, size): of the geometric mean that reverse KL leads to, its logarithm."""
+    if kind == "reverse":
+        mean = np.exp(mean - mean.max(1, keepdims=True))
+    found: Floats = mean / mean.sum(1, keepdims=True)
+    return found
+
+
+def _revealed_at(lines: int, steps: int, substeps: int, chance: np.random.Generator) -> Ints:
+    """(lines, 4): the sub-step of each unknown in dilated order; a line lies anywhere in a text, and texts have offsets
+    of their own."""
+    every = steps * substeps
+    first = torch.from_numpy(LINE * chance.integers(every, size=lines) + chance.integers(every, size=lines))
+    found: Ints = dilated(first[:, None] + torch.from_numpy(PLACES), steps, substeps).numpy()
+    return found
 
 
 def cooled(tables: Tables, temperature: float) -> Tables:
@@ -111,12 +162,7 @@ def sampled(
 ) -> dict[str, Any]:
     """Share of right sums, mean entropy of what was drawn from, entropy of the right lines (at most ln 100 = 4.6)."""
     z = np.tile(MASKS, (lines, 1))
-    if order == "ancestral":
-        at = chance.integers(steps, size=(lines, 4))
-    else:
-        # A line lies anywhere in its text, and texts have offsets of their own.
-        first = LINE * chance.integers(steps, size=lines) + chance.integers(steps, size=lines)
-        at = turns(steps).numpy()[(first[:, None] + PLACES) % steps]
+    at = chance.integers(steps, size=(lines, 4)) if order == "ancestral" else _revealed_at(lines, steps, 1, chance)
     entropy, revealed = 0.0, 0
     for number in range(steps):
         rows, after = _numbers(z), z.copy()
@@ -138,14 +184,15 @@ def sampled(
     }
 
 
-def at_entropy(base: Tables, steps: int, wanted: float, chance: np.random.Generator, lines: int) -> dict[str, Any]:
+def at_entropy(
+    base: Tables, steps: int, wanted: float, chance: np.random.Generator, lines: int, order: Order = "ancestral"
+) -> dict[str, Any]:
     low, high = 0.2, 1.4
     for _ in range(8):
         middle = (low + high) / 2
-        low, high = (
-            (low, middle) if sampled(cooled(base, middle), steps, chance, lines)["entropy"] > wanted else (middle, high)
-        )
-    return {**sampled(cooled(base, high), steps, chance, lines), "temperature": high}
+        found = sampled(cooled(base, middle), steps, chance, lines, order)["entropy"]
+        low, high = (low, middle) if found > wanted else (middle, high)
+    return {**sampled(cooled(base, high), steps, chance, lines, order), "temperature": high}
 
 
 def run(many: int, rounds: int, m: int, seeds: int, *, draws: int = 200, lines: int = 10_000) -> dict[str, Any]:
@@ -168,11 +215,19 @@ def run(many: int, rounds: int, m: int, seeds: int, *, draws: int = 200, lines: 
                 for number in range(rounds):
                     student = distilled(student, m**number / many, m, kind, chance, draws)
                 results[f"rounds, {kind} KL, {few} steps"] = sampled(student, few, chance, lines)
+                student = base
+                for number in range(1, rounds + 1):
+                    student = distilled_dilated(student, many // m**number, m, kind, chance, 5 * draws, digits)
                 results[f"rounds, {kind} KL, dilated, {few} steps"] = sampled(student, few, chance, lines, "dilated")
-            wanted = results[f"rounds, reverse KL, {few} steps"]["entropy"]
-            results[f"base at the student's entropy, {few} steps"] = at_entropy(base, few, wanted, chance, lines)
+            for order, said in SAID.items():
+                wanted = results[f"rounds, reverse KL{said}, {few} steps"]["entropy"]
+                results[f"base at the student's entropy{said}, {few} steps"] = at_entropy(
+                    base, few, wanted, chance, lines, order
+                )
             direct = distilled(base, 1 / many, m**rounds, "reverse", chance, draws)
             results[f"direct m = {m**rounds}, {few} steps"] = sampled(direct, few, chance, lines)
+            direct = distilled_dilated(base, few, m**rounds, "reverse", chance, 5 * draws, digits)
+            results[f"direct m = {m**rounds}, dilated, {few} steps"] = sampled(direct, few, chance, lines, "dilated")
             results[f"base at temperature 0.3, {few} steps"] = sampled(cooled(base, 0.3), few, chance, lines)
             full, quick = (results[f"base, {steps} steps"]["valid_sums"] for steps in (many, few))
             for arm, one in results.items():

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from benchmarks.distill.exact_sums import MASKS, SHAPE, STATES, Tables, at_entropy, cooled, distilled, perfect, sampled
+from benchmarks.distill.exact_sums import (
+    MASKS,
+    SHAPE,
+    STATES,
+    Tables,
+    at_entropy,
+    cooled,
+    distilled,
+    distilled_dilated,
+    perfect,
+    sampled,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +41,22 @@ def test_the_perfect_base_is_bayes_rule(base: Tables) -> None:
 def test_a_round_of_one_teacher_step_changes_nothing(base: Tables) -> None:
     student = distilled(base, 0.1, 1, "reverse", np.random.default_rng(0), draws=2)
     assert all(np.allclose(ours, theirs) for ours, theirs in zip(student.of, base.of, strict=True))
+
+
+def test_a_dilated_round_of_one_teacher_step_changes_nothing(base: Tables) -> None:
+    student = distilled_dilated(base, 4, 1, "reverse", np.random.default_rng(0), 3, np.full(10, 0.1))
+    assert all(np.allclose(ours, theirs) for ours, theirs in zip(student.of, base.of, strict=True))
+
+
+def test_steps_that_lie_apart_make_more_right_sums_and_a_round_on_them_more_still(base: Tables) -> None:
+    chance = np.random.default_rng(0)
+    student = distilled_dilated(base, 4, 2, "reverse", chance, 200, np.full(10, 0.1))
+    chanced, apart, taught = (
+        sampled(tables, 4, chance, 8_000, order)["valid_sums"]
+        for tables, order in ((base, "ancestral"), (base, "dilated"), (student, "dilated"))
+    )
+    assert chanced + 0.15 < apart
+    assert apart + 0.02 < taught
 
 
 def test_more_steps_make_more_right_sums_and_cooling_fewer_kinds_of_them() -> None:

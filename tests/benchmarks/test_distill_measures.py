@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.distill.arms import pairs
-from benchmarks.distill.diffusion import closed, line_entropy, self_bleu, valid_sums, valid_words
+from benchmarks.distill.diffusion import closed, halved, line_entropy, self_bleu, valid_sums, valid_words
 from benchmarks.distill.material import stuttered
 from benchmarks.distill.measuring import steps_to
 from benchmarks.distill.tables import cell, interval, paired
@@ -20,6 +20,11 @@ def test_a_sum_counts_where_its_whole_line_is_right():
     assert valid_sums(["12+34=46\n12 34=046\n\n5"]) == 0.0
     assert valid_sums(["1+3=04\n1+3=4\n"]) == pytest.approx(1 / 2)
     assert valid_sums([""]) == 0.0
+
+
+def test_steps_are_halved_down_to_two():
+    assert halved(64) == [64, 32, 16, 8, 4, 2]
+    assert halved(3) == [3]
 
 
 def test_the_entropy_of_lines_counts_right_sums_only():

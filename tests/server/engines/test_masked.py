@@ -171,6 +171,7 @@ def test_the_engine_scores_holes_as_the_trainer_does(masked_model, begin, tmp_pa
         truth = trainer.log_x(torch.tensor(text)[None], where).detach()
         assert torch.allclose(torch.log_softmax(torch.tensor(rows), -1), truth, atol=1e-4)
     assert (engine.context, engine.steps, engine.mask_id) == (40, 8, 5)
+    assert engine.order == "ancestral", "as it was made before there was a choice"
 
 
 def test_a_mark_that_says_too_little_is_told(masked_model, tmp_path):
@@ -178,6 +179,13 @@ def test_a_mark_that_says_too_little_is_told(masked_model, tmp_path):
 
     shutil.copytree(masked_model, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["masked_diffusion"]["order"] = "sideways"
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnusableWeights, match="order is 'sideways'; it is one of ancestral, dilated"):
+        load(str(tmp_path / "model"))
+    config["masked_diffusion"]["order"] = "dilated"
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    assert load(str(tmp_path / "model")).runner.order == "dilated"
     config["masked_diffusion"].pop("steps")
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnusableWeights, match="needs mask_token_id, length and steps"):
