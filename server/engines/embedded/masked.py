@@ -69,8 +69,12 @@ class Canvas:
         self.ids[: self._begin] = sequence.prompt
         self._tokens: dict[int, Token] = {}
         self._step = 0
-        # As many places in a step as in training.
-        self._steps = max(1, math.ceil(model.steps * width / model.context))
+        if model.order == "ancestral":
+            # As many places in a step as in training.
+            self._steps = max(1, math.ceil(model.steps * width / model.context))
+        else:
+            # Places of a step as far apart as in training, which is what tells how well they fit each other.
+            self._steps = max(1, min(model.steps, width))
         seed = sequence.job.sampling.seed
         random = np.random.Generator(np.random.PCG64(None if seed is None else [seed, sequence.choice, 1]))
         self._at = revealed_at(width, self._steps, model.order, random)

@@ -33,7 +33,8 @@ class TransformersDenoiser:
                 f"the model was trained on texts of {self.context} tokens; --max-model-len {asked} is more than that"
             )
         if asked is not None:
-            self.steps = max(1, round(self.steps * asked / self.context))
+            if self.order == "ancestral":
+                self.steps = max(1, round(self.steps * asked / self.context))
             self.context = asked
         self._model, self._head = model, model.get_output_embeddings()
         self.vocab_size: int = self._head.weight.shape[0]

@@ -86,6 +86,14 @@ def test_dilated_steps_reveal_places_that_lie_apart():
     assert {len(some) for some in model.revealed} == {2, 3}
 
 
+@pytest.mark.parametrize(("order", "most"), [("dilated", 6), ("ancestral", 2)])
+def test_a_short_answer_keeps_its_places_apart_or_its_share_of_the_steps(order, most):
+    model = Writes(order=order)
+    answers(model, job(max_tokens=6))
+    # A step of chance may have nothing to reveal.
+    assert len(model.revealed) == most if order == "dilated" else 1 <= len(model.revealed) <= most
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5, 8, 30])
 def test_the_engine_s_orders_are_the_trainer_s(steps):
     sampler = pytest.importorskip("training.distill.diffusion.sampler")
