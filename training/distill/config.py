@@ -214,7 +214,8 @@ class DiffusionConfig(Section):
     base_learning_rate: float = Field(default=1e-3, gt=0)
     from_steps: Positive = 128
     """Sampling steps of the teacher of the first round."""
-    rounds: Positive = 3
+    rounds: int = Field(default=3, ge=0)
+    """Without one the student is the base, which is to take `from_steps` steps."""
     steps_per_round: Positive = 500
     substeps: int = Field(default=2, ge=1)
     """Teacher steps that one student step learns to take (m); a round divides the steps by it."""

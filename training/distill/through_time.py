@@ -95,7 +95,8 @@ class ThroughTimeLesson(Lesson):
         if self._config.order == "ancestral":
             z, _ = noised(tokens, times, mask_id, generator)
             return z, turns_of_ancestral(times, length, self._dt, generator)
-        steps = max(1, round(1.0 / (self._dt * substeps)))
+        # As `sampling_steps` counts them; dt is a quotient of whole numbers.
+        steps = max(1, int(1.0 / (self._dt * substeps) + 1e-6))
         offset = torch.randint(steps * substeps, (count, 1), generator=generator)
         at = dilated(torch.arange(length) + offset, steps, substeps).to(tokens.device)
         # Before the step that time falls into; as in sampling, all of a text is masked before the first.
@@ -117,6 +118,8 @@ def sampling_steps(config: DiffusionConfig, rounds_done: int) -> int:
 
 
 def check(config: DiffusionConfig) -> None:
+    if not config.base_steps and not config.rounds:
+        raise CannotDistill("diffusion: neither base_steps nor rounds, so there is nothing to train; set one of them")
     left = config.from_steps / config.substeps**config.rounds
     if left < 1:
         raise CannotDistill(
@@ -194,7 +197,8 @@ def distil_through_time(config: DistillConfig, around: Surroundings, stage: Call
     if diffusion.base_steps:
         stage("base")
         stages["base"] = train_base(denoiser, data, config, diffusion, around)
-        _export(config, diffusion, denoiser, data, diffusion.from_steps, "base-model", around)
+        name = "base-model" if diffusion.rounds else "student"
+        _export(config, diffusion, denoiser, data, diffusion.from_steps, name, around)
     for number in range(diffusion.rounds):
         stage(f"round {number + 1}")
         denoiser, stages[f"round {number + 1}"] = one_round(denoiser, data, config, diffusion, number, around)

@@ -217,6 +217,17 @@ def test_a_masked_place_s_turn_is_uniform_in_the_time_that_is_left() -> None:
     assert found[1].max() == 0, "what ends within the step is revealed by it"
 
 
+@pytest.mark.parametrize(("from_steps", "done", "steps"), [(70, 1, 17), (49, 0, 24), (8, 2, 1), (3, 0, 1)])
+def test_a_dilated_round_is_made_for_the_steps_that_its_student_says(from_steps: int, done: int, steps: int) -> None:
+    config = DiffusionConfig(from_steps=from_steps, substeps=2, order="dilated")
+    lesson = ThroughTimeLesson(denoiser(), denoiser(), config, dt=2**done / from_steps, seed=0)
+    z, revealed = lesson._noised(torch.full((600, 48), 7), MASK, chance())
+    assert sampling_steps(config, done + 1) == steps
+    # What one step reveals, of texts of which nothing is known yet.
+    first = ((revealed < 2) & (z == MASK))[(z == MASK).all(1)]
+    assert float(first.float().mean()) == pytest.approx(1 / steps, abs=0.02)
+
+
 def test_a_dilated_round_sees_what_a_dilated_sampler_sees() -> None:
     """One of four steps, which the teacher takes in two: what was revealed before is there, and sub-steps divide what
     the step reveals."""
@@ -305,6 +316,15 @@ def test_rounds_halve_the_steps_and_every_student_says_how_it_is_read(folder: Pa
     assert (found.tokens != MASK).all()
 
 
+def test_without_rounds_the_base_is_the_student(folder: Path) -> None:
+    report = run(folder, diffusion={"rounds": 0, "from_steps": 4})
+    assert list(report["stages"]) == ["base"]
+    assert report["sampling_steps"] == 4
+    mark = AutoConfig.from_pretrained(folder / "out" / "student").masked_diffusion
+    assert (mark["steps"], mark["order"]) == (4, "dilated")
+    assert not (folder / "out" / "base-model").exists()
+
+
 def test_an_exported_student_is_distilled_further_without_base_training(folder: Path) -> None:
     run(folder)
     again = run(
@@ -332,6 +352,7 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_never_stopped(folder: P
     [
         ({"diffusion": {"base_steps": 0}}, "no masked diffusion model"),
         ({"diffusion": {"rounds": 4}}, "leaves less than one"),
+        ({"diffusion": {"base_steps": 0, "rounds": 0}}, "neither base_steps nor rounds"),
         ({"diffusion": {"length": 64}}, "knows 64 positions"),
         ({"diffusion": {"begin_token": "<no>"}}, "not in the student's tokenizer"),
         ({"data": {"text_column": "other"}}, "needs"),
