@@ -136,7 +136,7 @@ class MixedAnswer:
             ids=self._ids("student"),
             stop_ids=() if help_id is None else (help_id,),
             biases=() if biased is None or not bias else ((biased, bias),),
-            top_logprobs=max(asked or 0, 1) if self._watch is not None and self._may_ask else asked,
+            top_logprobs=asked if self._watch is None or not self._may_ask else max(asked or 0, self._looked_at),
             wants_ids=line.ids() is not None,
             running_usage=self._traits.running_usage[0],
             nth=self._turns,
@@ -199,7 +199,7 @@ class MixedAnswer:
     async def _doubted(self, seen: list[Piece]) -> list[Piece]:
         """Looks at what was just written. Where help is admitted, what stays of it: up to the least sure token."""
         assert self._watch is not None
-        largest = [entry.largest for piece in seen for entry in piece.entries]
+        largest = [entry.largest(self._worker.hidden) for piece in seen for entry in piece.entries]
         if not largest:
             return seen
         at = None
@@ -231,6 +231,11 @@ class MixedAnswer:
     @property
     def _watches(self) -> bool:
         return self._watch is not None and self._may_ask and not self._silent and not self.line.is_full
+
+    @property
+    def _looked_at(self) -> int:
+        """Alternatives that show the likeliest token of those that may be chosen."""
+        return 1 if self._worker.hidden is None else 2
 
     def _fall_silent(self) -> None:
         """The student does not ask, or is not watched, for a while: each time longer, until a help has been of use."""

@@ -48,7 +48,7 @@ class HelpedAnswer:
             prompt=worker.prompt(request, budget),
             teacher_prompt_ids=lambda: prompt_ids(gateway.upstream("teacher"), request),
         )
-        self._shapes = Shapes(request, settings.token if settings.by == "student" else None)
+        self._shapes = Shapes(request, worker.hidden)
         self.at_end = False
         """What was given last is the last."""
 

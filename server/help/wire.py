@@ -1,5 +1,6 @@
 """An upstream's chunks as pieces: text, how many tokens it is, their log-probabilities, and how a segment ended."""
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -36,10 +37,20 @@ class Entry(NamedTuple):
 
     token: str
     logprob: float
-    largest: float
-    """Of the likeliest token at this place."""
+    tops: tuple[tuple[str, float], ...]
+    """The likeliest tokens at this place, as far as they are told."""
     raw: Any
     """Chat: OpenAI's entry. Completions: the alternatives by their text."""
+
+    def largest(self, silenced: str | None = None) -> float:
+        """Log-probability of the likeliest token at this place. `silenced`: a token that could not be chosen. Engines
+        tell log-probabilities as they are before any bias, so what it has belongs to the others, in proportion."""
+        known = dict(self.tops)
+        without = known.pop(silenced, -math.inf) if silenced is not None else -math.inf
+        others = max([self.logprob, *known.values()])
+        # Rounded, it may have left less than one of the others has.
+        left = max(-math.expm1(min(without, 0.0)), math.exp(min(others, 0.0)))
+        return others - math.log(left) if left > 0 else others
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +185,10 @@ def chat_entries(logprobs: Any) -> tuple[Entry, ...]:
     for raw in content:
         if not isinstance(raw, dict) or not isinstance(raw.get("logprob"), int | float):
             return ()
-        tops = [top.get("logprob", raw["logprob"]) for top in raw.get("top_logprobs") or ()]
-        found.append(Entry(str(raw.get("token", "")), raw["logprob"], max([raw["logprob"], *tops]), raw))
+        tops = [
+            (str(top.get("token", "")), top.get("logprob", raw["logprob"])) for top in raw.get("top_logprobs") or ()
+        ]
+        found.append(Entry(str(raw.get("token", "")), raw["logprob"], tuple(tops), raw))
     return tuple(found)
 
 
@@ -191,7 +204,7 @@ def completion_entries(logprobs: Any) -> tuple[Entry, ...]:
         if not isinstance(value, int | float):
             return ()
         top = top if isinstance(top, dict) else {}
-        found.append(Entry(str(token), value, max([value, *top.values()]), top))
+        found.append(Entry(str(token), value, tuple(top.items()), top))
     return tuple(found)
 
 

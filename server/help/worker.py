@@ -76,6 +76,11 @@ class HelpWorker:
             return None
         return self.traits.silenced_id if self.traits.help_id is None else self.traits.help_id
 
+    @property
+    def hidden(self) -> str | None:
+        """The text of that token: no client may see it, among log-probabilities neither."""
+        return None if self.unanswered is None else self.settings.token
+
     def prompt(self, request: GenerationRequest, aim: Aim) -> str | None:
         """The prompt with the restriction in words that fits the budget; None: as it is. Who is watched need not be
         told."""

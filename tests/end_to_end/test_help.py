@@ -2,40 +2,17 @@
 
 import asyncio
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from server.settings import SHIPPED
+from tests.asking import student_that_asks, student_that_was_trained
 from tests.serving import RunningGateway
 
 QUESTION = "Tom has 7 bags with 12 apples each and eats 5 apples. How many apples are left?"
-DIGIT = "7"
-
-
-def student_that_asks(directory: Path, digit: str = DIGIT) -> Path:
-    """The shipped student with `<help>` added as `tw distill wheels` adds it. It asks where it would write that digit:
-    the new token's embedding is the digit's, a little longer, and so is its logit."""
-    shutil.copytree(SHIPPED / "student", directory)
-    tokenizer = json.loads((directory / "tokenizer.json").read_text())
-    config = json.loads((directory / "config.json").read_text())
-    new = config["vocab_size"]
-    known = tokenizer["model"]["vocab"][digit]
-    like = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    tokenizer["added_tokens"].append({"id": new, "content": "<help>", **like})
-    weights = load_file(directory / "model.safetensors")
-    name = "model.embed_tokens.weight"
-    weights[name] = np.concatenate([weights[name], 1.05 * weights[name][known][None]])
-    config["vocab_size"] = new + 1
-    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (directory / "config.json").write_text(json.dumps(config))
-    save_file(weights, directory / "model.safetensors", {"format": "pt"})
-    return directory
 
 
 async def answered(gateway: RunningGateway, **fields: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -78,14 +55,7 @@ async def test_a_student_asks_with_its_own_token_and_nobody_sees_it(tmp_path: Pa
 
 
 async def test_a_student_that_was_trained_to_ask_says_itself_how_it_is_served(tmp_path: Path) -> None:
-    # To a question with a sentence before it, that student has a one-word answer: a wrong one, 42.
-    student = student_that_asks(tmp_path / "student", "4")
-    asks_with = json.loads((student / "config.json").read_text())["vocab_size"] - 1
-    told = {
-        "token": "<help>", "token_id": asks_with, "segment": 6, "levels": [0.1, 0.5], "held_out": [], "separator": "\n",
-        "phrasings": ["Ask for at most {share} of the tokens."], "offsets": {"0.1": 0.2, "0.5": 0.0}, "by": "student",
-    }  # fmt: skip
-    (student / "wheels.json").write_text(json.dumps(told))
+    student = student_that_was_trained(tmp_path / "student", "student")
     pair = ["--student", str(student), "--teacher", str(SHIPPED / "teacher")]
     gateway = RunningGateway(tmp_path / "state", [*pair, "--budget", "No limit on the teacher."])
     await gateway.start()

