@@ -1,7 +1,8 @@
 """Texts and what the teacher says about each of their states: what path consistency learns from.
 
 A text may be the data's, the teacher's, or the student's own with help; the action taken is no part of the loss, since
-path consistency holds for every text and every action that it could have come from (see docs/distill/wheels-objective.md).
+path consistency holds for every text and every action that it could have come from
+(docs/distill/wheels-objective.md).
 """
 
 import os
