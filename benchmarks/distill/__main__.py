@@ -2,6 +2,7 @@
 
     warmup, ranking, features   Multi30k, against their own ablations
     warmup-short, warmup-own    warm-up before a quarter of the steps; and of as many on the student's own texts
+    warmup-few                  warm-up before all steps, over few rows, again and again
     through-time                tinyshakespeare and sums
     trl                         beside TRL's GKD trainer, where it is installed
     memory                      peak memory of the loss at a vocabulary of 150,000
@@ -21,7 +22,10 @@ from benchmarks.distill import arms, diffusion, diffusion_sizes, memory, tables,
 from benchmarks.distill.sizes import FULL, MEDIUM, QUICK, SMALL
 from training.distill.report import versions, write_json
 
-METHODS = ("warmup", "warmup-short", "warmup-own", "ranking", "features", "through-time", "memory", "summary", "trl")
+METHODS = (
+    "warmup", "warmup-short", "warmup-own", "warmup-few", "ranking", "features", "through-time", "memory", "summary",
+    "trl",
+)  # fmt: skip
 
 
 def main() -> None:

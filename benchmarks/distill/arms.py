@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 Arms = dict[str, dict[str, Any]]
-Start = Literal["trained", "after-kd", "fresh", "disfluent", "disfluent-short", "disfluent-own"]
+Start = Literal["trained", "after-kd", "fresh", "disfluent", "disfluent-short", "disfluent-own", "disfluent-few"]
 RANKING = {"k": 10, "weight": 0.5, "on": "log-probability", "temperature": 1.0}
 PUBLISHED = {"k": 10, "weight": 2.0, "on": "probability", "temperature": 0.05}
 # Pairs of layers, made for the models at hand by `pairs`.
@@ -13,15 +13,16 @@ SPREAD, ENDS = "spread", "ends"
 FEATURES = {"kind": "cos-norm", "log_norm": 1.0, "weight": 12.0, "layers": ENDS, "places": "all"}
 # For a student that was trained already. Every layer: the last one alone leaves little that the head does not teach.
 LATE_FEATURES = {"kind": "cos-norm", "log_norm": 0.1, "weight": 1.0, "layers": SPREAD}
-# A fifth of the rate, since a few hundred pairs are quickly learned by heart; three epochs, since writing costs most.
-WARMUP: dict[str, Any] = {"learning_rate": 3e-4, "epochs": 3.0}
+# A fifth of the rate, since a few hundred pairs are quickly learned by heart; three epochs, since writing costs most;
+# imitation was chosen once, between the published 1 and none (docs/distill/warmup.md).
+WARMUP: dict[str, Any] = {"learning_rate": 3e-4, "epochs": 3.0, "imitation": 0.3}
 WARMUPS: Arms = {
     "kd": {},
     "warm-up, kd": {"warmup": WARMUP},
     "kd, extra steps": {"extra": True},
     "sft, kd": {"warmup": {**WARMUP, "preference": 0.0, "imitation": 1.0}},
     "dpo, kd": {"warmup": {**WARMUP, "preference": 1.0, "imitation": 0.0}},
-    "mostly dpo, kd": {"warmup": {**WARMUP, "preference": 1.0, "imitation": 0.3}},
+    "as published, kd": {"warmup": {**WARMUP, "preference": 1.0, "imitation": 1.0}},
 }
 OWN_TEXT: dict[str, Any] = {"on_policy": 1.0, "max_new_tokens": 40}
 
@@ -45,8 +46,10 @@ METHODS: dict[str, Arms] = {
         "kd+features, frozen rotation": {"features": {**FEATURES, "projection": "orthogonal"}},
     },
     "warmup": WARMUPS,
-    # A quarter of the steps; and so many on the student's own texts, which are faulty as long as the student is.
+    # A quarter of the steps; so many on the student's own texts, which are faulty as long as the student is; and all
+    # steps, over no more rows than are corrected, again and again.
     "warmup-short": WARMUPS,
+    "warmup-few": WARMUPS,
     "warmup-own": {arm: {**changes, "loss": OWN_TEXT} for arm, changes in WARMUPS.items()},
     "summary": {
         "kd": {},
@@ -66,6 +69,7 @@ STARTS: dict[str, Start] = {
     "warmup": "disfluent",
     "warmup-short": "disfluent-short",
     "warmup-own": "disfluent-own",
+    "warmup-few": "disfluent-few",
 }
 
 
@@ -106,7 +110,7 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
         "tokens/s served": ("test.tokens_per_second", 0), "MB": ("test.weights_mb", 1),
     },
 }  # fmt: skip
-COLUMNS |= dict.fromkeys(("warmup-short", "warmup-own"), COLUMNS["warmup"])
+COLUMNS |= dict.fromkeys(("warmup-short", "warmup-own", "warmup-few"), COLUMNS["warmup"])
 ALL = {
     "BLEU": ("test.bleu", 1), "chrF": ("test.chrf", 1), "steps": ("steps", 0), "tokens": ("tokens", 0),
     "CPU s": ("seconds", 0),

@@ -57,6 +57,14 @@ def disfluent(file: Path, share: float = 0.2) -> Path:
     return beside
 
 
+def first(file: Path, count: int) -> Path:
+    """A copy of its first `count` lines."""
+    beside = file.with_name(f"{file.stem}-first-{count}.jsonl")
+    if not beside.exists():
+        _write(beside, "".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:count]))
+    return beside
+
+
 def stuttered(text: str, share: float, draw: random.Random) -> str:
     found = []
     for word in text.split(" "):

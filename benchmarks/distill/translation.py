@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.distill.arms import FEATURES, METHODS, NEEDED, STARTS, Start, pairs
-from benchmarks.distill.material import bf16, disfluent, save_fresh, trained, translation_pair
+from benchmarks.distill.material import bf16, disfluent, first, save_fresh, trained, translation_pair
 from benchmarks.distill.measuring import (
     distances,
     hidden_likeness,
@@ -108,6 +108,7 @@ FOLDERS: dict[Start, str] = {
     "disfluent": "arms-disfluent",
     "disfluent-short": "arms-disfluent-short",
     "disfluent-own": "arms-disfluent-own",
+    "disfluent-few": "arms-disfluent-few",
 }
 
 
@@ -136,7 +137,11 @@ def one_arm(
             validation_rows=sizes.validation_rows, context=sizes.context, muon=sizes.muon,
         )  # fmt: skip
         pair = {**pair, "student": student}
-        if start != "disfluent":
+        if start == "disfluent-few":
+            # The same student; what it is distilled on from here is little.
+            pair = {**pair, "files": {**pair["files"], "train": first(pair["files"]["train"], sizes.warm_prompts)}}
+            sizes = replace(sizes, distil_epochs=sizes.distil_epochs * sizes.train_rows / sizes.warm_prompts)
+        elif start != "disfluent":
             # Closer together: what a warm-up leaves shows in the first steps.
             every = max(1, round(sizes.evaluate_every * sizes.short / 4))
             sizes = replace(sizes, distil_epochs=sizes.distil_epochs * sizes.short, evaluate_every=every)
@@ -148,7 +153,7 @@ def one_arm(
     if changes.get("extra"):
         config = config.model_copy(update={"training": _with_extra_steps(config, out, seed)})
     method = "warmup" if config.warmup else "kd"
-    same = shared(config, pair, work, sizes)
+    same = shared(config, pair, work / "few" if start == "disfluent-few" else work, sizes)
     memory = same.memory
     with in_place_of(memory, same.data):
         report = distil(config, method, surroundings(f"{arm} {seed}"), lambda _name: None)
