@@ -2,7 +2,7 @@
 
     warmup, ranking, features   Multi30k, against their own ablations
     warmup-short, warmup-own    warm-up before a quarter of the steps; and of as many on the student's own texts
-    warmup-few                  warm-up before all steps, over few rows, again and again
+    warmup-few                  before as many over few rows, again and again
     through-time                tinyshakespeare and sums
     trl                         beside TRL's GKD trainer, where it is installed
     memory                      peak memory of the loss at a vocabulary of 150,000

@@ -46,8 +46,8 @@ METHODS: dict[str, Arms] = {
         "kd+features, frozen rotation": {"features": {**FEATURES, "projection": "orthogonal"}},
     },
     "warmup": WARMUPS,
-    # A quarter of the steps; so many on the student's own texts, which are faulty as long as the student is; and all
-    # steps, over no more rows than are corrected, again and again.
+    # A quarter of the steps; so many on the student's own texts, which are faulty as long as the student is; so many
+    # over no more rows than are corrected, again and again.
     "warmup-short": WARMUPS,
     "warmup-few": WARMUPS,
     "warmup-own": {arm: {**changes, "loss": OWN_TEXT} for arm, changes in WARMUPS.items()},
@@ -100,8 +100,8 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
     },
     "warmup": {
         "reverse KL, own text, start": ("start.reverse_kl", 3), "refused, start": ("start.refused_share", 3),
-        "data's KL, start": ("kl_start", 3), "reverse KL, own text, end": ("end.reverse_kl", 3),
-        "refused, end": ("end.refused_share", 3),
+        "data's KL, start": ("kl_start", 3), "best on the way": ("kl_best", 4),
+        "reverse KL, own text, end": ("end.reverse_kl", 3), "refused, end": ("end.refused_share", 3),
         "steps to kd's KL": ("steps_to_kd", 0), "KL": ("held.kl", 4), "NLL": ("held.nll", 3),
         "chosen gain": ("warmup_last.chosen_gain", 1), "rejected gain": ("warmup_last.rejected_gain", 1),
     },

@@ -137,14 +137,14 @@ def one_arm(
             validation_rows=sizes.validation_rows, context=sizes.context, muon=sizes.muon,
         )  # fmt: skip
         pair = {**pair, "student": student}
-        if start == "disfluent-few":
-            # The same student; what it is distilled on from here is little.
-            pair = {**pair, "files": {**pair["files"], "train": first(pair["files"]["train"], sizes.warm_prompts)}}
-            sizes = replace(sizes, distil_epochs=sizes.distil_epochs * sizes.train_rows / sizes.warm_prompts)
-        elif start != "disfluent":
+        if start != "disfluent":
             # Closer together: what a warm-up leaves shows in the first steps.
             every = max(1, round(sizes.evaluate_every * sizes.short / 4))
             sizes = replace(sizes, distil_epochs=sizes.distil_epochs * sizes.short, evaluate_every=every)
+        if start == "disfluent-few":
+            # As many steps, over the rows alone whose prompts are corrected.
+            pair = {**pair, "files": {**pair["files"], "train": first(pair["files"]["train"], sizes.warm_prompts)}}
+            sizes = replace(sizes, distil_epochs=sizes.distil_epochs * sizes.train_rows / sizes.warm_prompts)
     if start == "after-kd":
         one_arm("kd", {}, data, work, sizes, seed, "trained")
         pair = {**pair, "student": work / "arms" / "kd" / f"seed-{seed}" / "student"}
@@ -174,6 +174,7 @@ def one_arm(
         "curve": curve,
         "kl_start": curve[0]["val_kl"],
         "kl_halfway": curve[len(curve) // 2]["val_kl"],
+        "kl_best": min(row["val_kl"] for row in curve),
         "warmup": report.get("warmup"),
         "warmup_last": (report["stages"].get("warm-up", {}).get("curves") or [None])[-1],
         "collapse": report.get("collapse"),

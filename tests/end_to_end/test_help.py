@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,24 @@ async def test_a_student_that_was_trained_to_ask_says_itself_how_it_is_served(tm
     helps = [one for one in record["segments"] if one["by"] == "teacher"]
     assert helps
     assert {one["reason"] for one in helps} == {"asked"}
+
+
+async def test_a_watched_student_that_would_ask_is_not_doubted_for_that_and_nobody_sees_its_token(
+    tmp_path: Path,
+) -> None:
+    student = student_that_was_trained(tmp_path / "student", "policy")
+    pair = ["--student", str(student), "--teacher", str(SHIPPED / "teacher")]
+    gateway = RunningGateway(tmp_path / "state", [*pair, "--budget", "No limit on the teacher."])
+    await gateway.start()
+    try:
+        sum_of_two = [{"role": "user", "content": "What is 12 + 30?"}]
+        text, answer, record = await answered(gateway, messages=sum_of_two, logprobs=True, top_logprobs=3)
+    finally:
+        await gateway.stop()
+    # To the 4 it gives a third; all the rest is <help>'s, which is banned.
+    assert (text, record["route"]) == ("42", "student")
+    first = answer["choices"][0]["logprobs"]["content"][0]
+    assert first["token"] == "4"
+    assert math.exp(first["logprob"]) < 0.5
+    assert first["top_logprobs"]
+    assert "help" not in json.dumps(answer)
