@@ -234,7 +234,7 @@ class MixedAnswer:
 
     @property
     def _looked_at(self) -> int:
-        """Alternatives that show the likeliest token of those that may be chosen."""
+        """How many alternatives show the likeliest of the tokens that may be chosen."""
         return 1 if self._worker.hidden is None else 2
 
     def _fall_silent(self) -> None:
