@@ -180,6 +180,8 @@ async def test_a_watched_student_that_would_ask_is_as_sure_as_its_words_are(endp
     answer = mixed(asked(endpoint), student, teacher, by="policy", token_id=HELP_ID, tokens=3)
     assert (await run(answer))[0] == TEXT
     assert [(by, tokens) for by, tokens, *_ in told(answer)] == [("student", 10), ("teacher", 3), ("student", 5)]
+    # The likeliest may be the banned one: the next is to be seen as well.
+    assert student.bodies[0]["top_logprobs" if endpoint == "chat" else "logprobs"] == 2
 
 
 @pytest.mark.parametrize(
